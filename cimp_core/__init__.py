@@ -1,0 +1,64 @@
+"""CIMP: align HAADF-STEM images with the seven acquisition parameters they were taken with.
+
+``import cimp_core as cimp`` is light: torch and HyperSpy load with the first function that needs them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import CimpError, NotHAADFError, OutOfRangeError, SchemaError, UnreadableFileError
+from .metadata import PARAMETERS, Acquisition, Normalizer
+
+if TYPE_CHECKING:
+    from .dataset import Dataset, open_dataset
+    from .microscope import Micrograph, read
+    from .retrieval import rank_metadata
+    from .digital_twin import reacquire, twin
+    from .weights import load
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "read": ".microscope",
+    "Micrograph": ".microscope",
+    "Dataset": ".dataset",
+    "open_dataset": ".dataset",
+    "twin": ".digital_twin",
+    "reacquire": ".digital_twin",
+    "load": ".weights",
+    "rank_metadata": ".retrieval",
+}
+
+__all__ = [
+    "PARAMETERS",
+    "Acquisition",
+    "CimpError",
+    "Dataset",
+    "Micrograph",
+    "Normalizer",
+    "NotHAADFError",
+    "OutOfRangeError",
+    "SchemaError",
+    "UnreadableFileError",
+    "load",
+    "open_dataset",
+    "rank_metadata",
+    "read",
+    "reacquire",
+    "twin",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's module when the name is first used (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Stored, so that the look-up happens once. (The module is called digital_twin because a submodule
+    # named twin would replace the function of that name as soon as anything imported it.)
+    value = getattr(import_module(_HOME[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
