@@ -1,0 +1,22 @@
+"""Options and fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fuzz", type=int, default=100, metavar="N", help="damaged copies of each real file (default 100)"
+    )
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of real microscope files; tests that need one of them skip where it is absent."""
+    root = Path(__file__).resolve().parents[1]
+    folder = (root / os.environ.get("CIMP_SHARED", "../shared")).resolve()
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no real files: {folder}/data is absent; set CIMP_SHARED")
+    return folder
