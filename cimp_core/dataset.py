@@ -129,7 +129,7 @@ class Dataset:
                 values[j] = np.nan
         return Acquisition.from_vector(values, missing)
 
-    def split(self, kind: str, val: float = 0.1, test: float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset, Dataset]:
+    def split(self, kind: str, val: float = 0.1, test: float = 0.12, seed: int = 0) -> tuple[Dataset, Dataset, Dataset]:
         """Views for training, validation and test; see `cimp_core.splits.split_indices` for what each `kind` promises.
 
         Parameters

@@ -78,7 +78,7 @@ def test_units_are_drawn_evenly():
     units = np.repeat(np.arange(50), 4)
     times = np.zeros(50)
     for seed in range(300):
-        times[np.unique(units[split_indices("session", units, seed=seed)[2]])] += 1
+        times[np.unique(units[split_indices("session", units, test=0.1, seed=seed)[2]])] += 1
     assert times.sum() == 300 * 5 and times.min() > 10 and times.max() < 55
 
 

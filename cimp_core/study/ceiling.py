@@ -80,7 +80,7 @@ def ceiling_rows(
     *,
     split: str = "session",
     val: float = 0.1,
-    test: float = 0.1,
+    test: float = 0.12,
     seed: int = 0,
     precisions: Sequence[float] = PRECISIONS,
     pool: int = 450,
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="results file; rows of the same name are replaced")
     parser.add_argument("--profile", default="full")
-    parser.add_argument("--test", type=float, default=0.1, help="share of the images held out for the test")
+    parser.add_argument("--test", type=float, default=0.12, help="share of the images held out for the test")
     arguments = parser.parse_args()
     rows = ceiling_rows(open_dataset(arguments.dataset), test=arguments.test, profile=arguments.profile)
     update_results(arguments.out, rows)

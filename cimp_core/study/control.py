@@ -70,7 +70,7 @@ def control_rows(
     statistics: np.ndarray | None = None,
     split: str = "session",
     val: float = 0.1,
-    test: float = 0.1,
+    test: float = 0.12,
     seed: int = 0,
     pool: int = 450,
     draws: int = 200,
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="results file; rows of the same name are replaced")
     parser.add_argument("--profile", default="full")
-    parser.add_argument("--test", type=float, default=0.1, help="share of the images held out for the test")
+    parser.add_argument("--test", type=float, default=0.12, help="share of the images held out for the test")
     parser.add_argument("--workers", type=int, help="processes that measure the statistics")
     arguments = parser.parse_args()
     rows = control_rows(
