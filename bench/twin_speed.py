@@ -1,0 +1,125 @@
+"""How fast the twin is made, where the time goes, and whether memory stays flat.
+
+    python bench/twin_speed.py [--images 7330] [--size 256]
+
+The peer is the same chain as it is usually written: one process, `scipy.ndimage.map_coordinates` for the fly-back, the
+after-glow as a loop over columns, double precision throughout. Both run here, in one go, on the same images.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import numpy as np
+from scipy.ndimage import map_coordinates
+
+from cimp_core import digital_twin
+from cimp_core.simulate import detector as detecting
+from cimp_core.simulate import scan as scanning
+from cimp_core.simulate.specimen import draw_specimen, expectation
+
+TARGET = 7330, 120.0  # images, seconds on two processors
+
+
+def make(images, size, workers):
+    """Seconds, processor seconds and peak memory [MB] of the largest process, in a process of its own."""
+    code = (
+        "import json, resource, sys, time; from cimp_core.digital_twin import make_twin\n"
+        "path, images, size, workers = sys.argv[1], *map(int, sys.argv[2:])\n"
+        "start = time.perf_counter(); make_twin(path, images, size, 0, workers); wall = time.perf_counter() - start\n"
+        "use = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
+        "print(json.dumps([wall, sum(u.ru_utime + u.ru_stime for u in use), max(u.ru_maxrss for u in use) / 1024]))"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        call = [sys.executable, "-c", code, str(Path(folder) / "twin.h5"), str(images), str(size), str(workers)]
+        return json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+
+
+def textbook_lag(fraction, scan, dwell_time):
+    """`scan.lag` by spline interpolation at every position."""
+    rows, columns = fraction.shape
+    y, x = np.mgrid[:rows, :columns].astype(float)
+    x += scan.lag * columns * np.exp(-dwell_time * np.arange(columns) / scan.lag_time)
+    return np.maximum(map_coordinates(fraction, [y, x], mode="nearest"), 0)
+
+
+def textbook_record(fraction, acquisition, detector, rng):
+    """`detector.record` with the after-glow as a recursion over columns."""
+    expected = detecting.electrons(fraction, acquisition, detector)
+    light = rng.poisson(expected).astype(float)
+    spread = detector.pulse_height_spread
+    light = rng.gamma(light / spread**2) * spread**2
+    f = detecting.spill(detector.decay_time, acquisition.dwell_time)
+    r = np.exp(-acquisition.dwell_time / detector.decay_time)
+    out, glow = np.empty_like(light), f * expected[:, 0]
+    for column in range(light.shape[1]):
+        out[:, column] = (1 - f) * light[:, column] + (1 - r) * glow
+        glow = r * glow + f * light[:, column]
+    counts = detecting._counts(out, acquisition, detector) + rng.normal(0, detector.read_noise, out.shape)
+    return np.clip(np.round(counts), 0, 65535).astype(np.uint16)
+
+
+def stages(images, size):
+    """Milliseconds an image of each stage, and of the peer's, by processor time."""
+    spent = dict.fromkeys(
+        ("settings", "specimen and its image", "fly-back", "detector", "peer fly-back", "peer detector"), 0.0
+    )
+
+    def timed(name, function, *arguments):
+        start = time.process_time()
+        result = function(*arguments)
+        spent[name] += (time.process_time() - start) * 1e3 / images
+        return result
+
+    def area(k, shot, material, rng):
+        settings = shot.acquisition
+        specimen = draw_specimen(rng, settings.pixel_size, size, material)
+        rows = scanning.row_displacements(shot.scan, settings.dwell_time, size, size, rng)
+        angles = settings.inner_collection_angle, shot.outer_collection_angle
+        return expectation(specimen, shot.optics, *angles, settings.pixel_size, size, rows)
+
+    for k in range(images):
+        session, rng = digital_twin._open_session(0, k)
+        shot = timed("settings", digital_twin.draw_acquisition, session, rng)
+        fraction = timed("specimen and its image", area, k, shot, session.material, rng)
+        shot = timed("settings", digital_twin.set_detector, shot, session, fraction, rng)
+        scanned = timed("fly-back", scanning.lag, fraction, shot.scan, shot.acquisition.dwell_time)
+        timed("detector", detecting.record, scanned, shot.acquisition, shot.detector, rng)
+        scanned = timed("peer fly-back", textbook_lag, fraction, shot.scan, shot.acquisition.dwell_time)
+        timed("peer detector", textbook_record, scanned, shot.acquisition, shot.detector, rng)
+    return spent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=7330)
+    parser.add_argument("--size", type=int, default=256)
+    arguments = parser.parse_args()
+    images, size = arguments.images, arguments.size
+
+    spent = stages(min(images, 100), size)
+    runs = {(n, w): make(n, size, w) for n, w in ((images // 8, 1), (images // 8, 2), (images, 2))}
+    chain, peer = spent["fly-back"] + spent["detector"], spent["peer fly-back"] + spent["peer detector"]
+    print(f"{'stage':<30}{'ms an image':>12}   ({size} x {size} px, one thread, processor time)")
+    for name, milliseconds in spent.items():
+        print(f"{name:<30}{milliseconds:>12.2f}")
+    print(f"{'fly-back + detector over peer':<30}{peer / chain:>12.2f}   times as fast\n")
+    print(f"{'images':>8}{'workers':>9}{'wall s':>9}{'cpu s':>9}{'cpu ms/image':>14}{'images/s':>10}{'peak MB':>9}")
+    for (count, workers), (wall, cpu, memory) in runs.items():
+        each = 1e3 * cpu / count
+        print(f"{count:>8}{workers:>9}{wall:>9.1f}{cpu:>9.1f}{each:>14.1f}{count / wall:>10.1f}{memory:>9.0f}")
+    wall, cpu, memory = runs[images, 2]
+    print(f"target: {TARGET[0]} images of 256 x 256 px in {TARGET[1]:.0f} s on two processors")
+    print(f"here: {images} images in {wall:.0f} s by the clock; half of the processor time is {cpu / 2:.0f} s")
+    print(f"memory: {memory - runs[images // 8, 2][2]:+.0f} MB for eight times the images")
+
+
+if __name__ == "__main__":
+    main()
