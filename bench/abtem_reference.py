@@ -26,6 +26,7 @@ VOLTAGE, WAVELENGTH = 300e3, 0.0196875  # [V], [angstrom]
 CONVERGENCE = (20.0, 30.0)  # [mrad]
 THICKNESS = (20.0, 50.0, 100.0)  # [angstrom], rounded to whole repeats
 BIN, OUTER = 10.0, 160.0  # [mrad]
+COLUMN_CONFIGURATIONS = 40
 LATERAL = 7.5  # smallest edge of the supercell [angstrom]: the cone of 30 mrad is 6 wide at 100
 
 # Antialiasing stops 0.04 angstrom at 164 mrad. The phase of a gold atom is so steep that 0.04 would add a sixth to what
@@ -83,64 +84,129 @@ def exact_slices(atoms, layer, sampling):
     return array
 
 
-def simulate(name, folder, limit):
-    """Collected fraction of each bin at each exit plane, one file a phonon configuration, in `folder`."""
-    import abtem
-    import ase
+class Setup:
+    """One structure's supercell, slices and vibrations."""
 
-    abtem.config.set({"fft": "fftw", "fftw.threads": 1, "diagnostics.progress_bar": False, "dask.lazy": False})
-    crystal, zone, configurations, symmetry = STRUCTURES[name]
-    configurations = min(configurations, limit)
-    cell = zone_axis_cell(crystal, zone)
-    layers = [max(1, round(t / cell.size[2])) for t in THICKNESS]
-    lateral = [math.ceil(LATERAL / edge) for edge in cell.size[:2]]
-    # Half a slice down, so that a displaced layer does not cross the entrance surface.
-    atoms = ase.Atoms(cell.elements, cell.positions + [0, 0, cell.size[2] / 4], cell=cell.size, pbc=True)
-    atoms = atoms * (*lateral, layers[-1])
-    sigma = {e: math.sqrt(b / (8 * math.pi**2)) for e, b in zip(cell.elements, cell.debye_waller, strict=True)}
-    scans = {c: scan_grid(cell.size, c, symmetry) for c in CONVERGENCE}
-    per_repeat = max(2, len(set(np.round(cell.positions[:, 2], 3))))
-    thin, planes = cell.size[2] / per_repeat, tuple(n * per_repeat - 1 for n in layers)
-    rest = np.floor(atoms.positions[:, 2] / thin + 1e-6).astype(int)
-    extent = tuple(n * edge for n, edge in zip(lateral, cell.size, strict=False))
-    for seed in range(configurations):
+    def __init__(self, name):
+        import ase
+
+        crystal, zone, self.configurations, self.symmetry = STRUCTURES[name]
+        self.name, self.cell = name, zone_axis_cell(crystal, zone)
+        size = self.cell.size
+        self.layers = [max(1, round(t / size[2])) for t in THICKNESS]
+        self.lateral = [math.ceil(LATERAL / edge) for edge in size[:2]]
+        # Half a slice down, so that a displaced layer does not cross the entrance surface.
+        atoms = ase.Atoms(self.cell.elements, self.cell.positions + [0, 0, size[2] / 4], cell=size, pbc=True)
+        self.atoms = atoms * (*self.lateral, self.layers[-1])
+        vibrations = zip(self.cell.elements, self.cell.debye_waller, strict=True)
+        self.sigma = {e: math.sqrt(b / (8 * math.pi**2)) for e, b in vibrations}
+        per_repeat = max(2, len(set(np.round(self.cell.positions[:, 2], 3))))
+        self.thin, self.planes = size[2] / per_repeat, tuple(n * per_repeat - 1 for n in self.layers)
+        self.rest = np.floor(self.atoms.positions[:, 2] / self.thin + 1e-6).astype(int)
+
+    def potential(self, seed):
+        """Potential of one phonon configuration."""
+        import abtem
+
+        abtem.config.set({"fft": "fftw", "fftw.threads": 1, "diagnostics.progress_bar": False, "dask.lazy": False})
+        moved = abtem.FrozenPhonons(self.atoms, 1, sigmas=self.sigma, seed=seed).randomize(self.atoms)
+        extent = tuple(n * edge for n, edge in zip(self.lateral, self.cell.size, strict=False))
+        slices = exact_slices(moved, self.rest, SAMPLING[self.name])
+        return abtem.PotentialArray(slices, slice_thickness=self.thin, extent=extent, exit_planes=self.planes)
+
+    def fractions(self, potential, convergence, places):
+        """Collected fraction (thickness, places, bins) at `places` (n, 2), in units of the cell."""
+        import abtem
+
+        scan = abtem.CustomScan(places * self.cell.size[:2])
+        probe = abtem.Probe(energy=VOLTAGE, semiangle_cutoff=convergence)
+        detector = abtem.FlexibleAnnularDetector(step_size=BIN, inner=0, outer=OUTER)
+        array = np.asarray(probe.scan(potential, scan=scan, detectors=detector, lazy=False).array)
+        return array.reshape(len(self.layers), len(places), -1)
+
+    def columns(self):
+        """Places of all columns of the supercell by the elements in them."""
+        places = {}
+        for element, position in zip(self.cell.elements, self.cell.positions, strict=True):
+            places.setdefault(tuple(np.round(position[:2] / self.cell.size[:2], 3)), set()).add(element)
+        kinds = {}
+        for place, elements in places.items():
+            shifts = itertools.product(*map(range, self.lateral))
+            kinds.setdefault("".join(sorted(elements)), []).extend(np.add(place, shift) for shift in shifts)
+        return {kind: np.array(found) for kind, found in kinds.items()}
+
+
+def simulate(name, folder, limit):
+    """Whole cells: collected fraction of each bin at each exit plane, one file a phonon configuration, in `folder`."""
+    setup = Setup(name)
+    scans = {c: scan_grid(setup.cell.size, c, setup.symmetry) for c in CONVERGENCE}
+    for seed in range(min(setup.configurations, limit)):
         path = folder / f"{name}.{seed}.npz"
         if path.exists():
             continue
         rng = np.random.default_rng(seed)
-        moved = abtem.FrozenPhonons(atoms, 1, sigmas=sigma, seed=seed + 1).randomize(atoms)
-        potential = abtem.PotentialArray(
-            exact_slices(moved, rest, SAMPLING[name]), slice_thickness=thin, extent=extent, exit_planes=planes
-        )
-        result = {"size": cell.size, "thickness": np.array(layers) * cell.size[2], "bin": BIN}
+        potential = setup.potential(seed + 1)
+        result = {"size": setup.cell.size, "thickness": np.array(setup.layers) * setup.cell.size[2], "bin": BIN}
         for convergence, (_, representatives, index) in scans.items():
             # Another unit cell of the supercell each time: more independent displacements in the average.
-            shift = [rng.integers(n) for n in lateral]
-            scan = abtem.CustomScan((representatives + shift) * cell.size[:2])
-            probe = abtem.Probe(energy=VOLTAGE, semiangle_cutoff=convergence)
-            detector = abtem.FlexibleAnnularDetector(step_size=BIN, inner=0, outer=OUTER)
-            array = np.asarray(probe.scan(potential, scan=scan, detectors=detector, lazy=False).array)
-            result[f"fraction_{convergence:.0f}"] = array.reshape(len(layers), len(representatives), -1)
+            shift = [rng.integers(n) for n in setup.lateral]
+            result[f"fraction_{convergence:.0f}"] = setup.fractions(potential, convergence, representatives + shift)
             result[f"index_{convergence:.0f}"] = index.astype("i2")
-        np.savez(path.with_suffix(".part.npz"), **result)
-        os.replace(path.with_suffix(".part.npz"), path)
-        print(path, flush=True)
+        write(path, result)
+
+
+def simulate_columns(name, folder, limit):
+    """The column centres alone, all of the supercell: many configurations, as a ratio of two peaks needs them."""
+    setup = Setup(name)
+    kinds = setup.columns()
+    if len(kinds) == 1:
+        return
+    for seed in range(min(COLUMN_CONFIGURATIONS, limit)):
+        path = folder / f"{name}.columns{seed}.npz"
+        if path.exists():
+            continue
+        potential = setup.potential(1000 + seed)
+        result = {
+            f"peaks_{convergence:.0f}": np.stack(
+                [setup.fractions(potential, convergence, places).mean(1) for places in kinds.values()], 1
+            )
+            for convergence in CONVERGENCE
+        }
+        write(path, {**result, "kinds": np.array(list(kinds))})
+
+
+def write(path, arrays):
+    """All or nothing, so that a run can be stopped and resumed."""
+    np.savez(path.with_suffix(".part.npz"), **arrays)
+    os.replace(path.with_suffix(".part.npz"), path)
+    print(path, flush=True)
+
+
+def mean_and_error(parts, key):
+    """Mean over configurations and its standard error."""
+    stack = np.array([part[key] for part in parts], float)
+    error = stack.std(0, ddof=1) / len(stack) ** 0.5 if len(stack) > 1 else np.full(stack.shape[1:], np.nan)
+    return stack.mean(0).astype("f4"), error.astype("f2")
 
 
 def merge(folder, target):
-    """One compressed file: per structure the mean over the configurations that are done, and its standard error."""
+    """One compressed file: per structure the means over the configurations that are done, and their errors."""
     merged = {}
     for name in STRUCTURES:
-        parts = [dict(np.load(path)) for path in sorted(folder.glob(f"{name}.[0-9]*.npz")) if "part" not in path.name]
-        if not parts:
+        whole, peaks = (
+            [dict(np.load(path)) for path in sorted(folder.glob(f"{name}.{what}*.npz")) if "part" not in path.name]
+            for what in ("[0-9]", "columns")
+        )
+        if not whole:
             continue
-        merged |= {f"{name}/{key}": value for key, value in parts[0].items()}
-        merged[f"{name}/configurations"] = len(parts)
-        for key in [key for key in parts[0] if key.startswith("fraction")]:
-            stack = np.array([part[key] for part in parts], float)
-            error = stack.std(0, ddof=1) / len(stack) ** 0.5 if len(stack) > 1 else np.full(stack.shape[1:], np.nan)
-            merged[f"{name}/{key}"] = stack.mean(0).astype("f4")
-            merged[f"{name}/{key.replace('fraction', 'error')}"] = error.astype("f2")
+        merged |= {f"{name}/{key}": value for key, value in whole[0].items()}
+        merged[f"{name}/configurations"] = len(whole)
+        if peaks:
+            merged |= {f"{name}/kinds": peaks[0]["kinds"], f"{name}/column_configurations": len(peaks)}
+        for parts, what in ((whole, "fraction"), (peaks, "peaks")):
+            for convergence in CONVERGENCE if parts else ():
+                key = f"{what}_{convergence:.0f}"
+                merged[f"{name}/{key}"], merged[f"{name}/{key}_error"] = mean_and_error(parts, key)
     temporary = target.with_suffix(".part.npz")
     np.savez_compressed(temporary, **merged)
     os.replace(temporary, target)
@@ -158,4 +224,6 @@ if __name__ == "__main__":
     for number in range(1, 1 + min(arguments.configurations, max(v[2] for v in STRUCTURES.values()))):
         for structure in arguments.structures:  # all get one before any gets the next: stop whenever it is enough
             simulate(structure, arguments.work, number)
+    for structure in arguments.structures:
+        simulate_columns(structure, arguments.work, arguments.configurations)
     merge(arguments.work, arguments.target)

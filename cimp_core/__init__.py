@@ -11,9 +11,9 @@ from .metadata import PARAMETERS, Acquisition, Normalizer
 
 if TYPE_CHECKING:
     from .dataset import Dataset, open_dataset
+    from .digital_twin import reacquire, twin
     from .microscope import Micrograph, read
     from .retrieval import rank_metadata
-    from .digital_twin import reacquire, twin
     from .weights import load
 
 __version__ = "0.1.0"
@@ -43,8 +43,8 @@ __all__ = [
     "load",
     "open_dataset",
     "rank_metadata",
-    "read",
     "reacquire",
+    "read",
     "twin",
 ]
 

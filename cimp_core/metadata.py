@@ -8,9 +8,9 @@ A value that is absent or not credible is ``None`` (``nan`` in arrays) and carri
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Mapping, Sequence
 
 import numpy as np
 

@@ -5,6 +5,7 @@ The results are remade by bench/abtem_reference.py (300 kV, whole unit cells, sc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -41,6 +42,9 @@ class Reference:
         {(convergence, inner): (t, nx, ny) float array}, collected fraction over the unit cell, angles in rad.
     columns : dict
         {name: (x, y)}: fractional position of one column of each kind.
+    peaks : dict
+        {(convergence, inner): (t, columns) array}, collected fraction at the centres of the columns, in the order of
+        `columns`: averaged over many more phonon configurations than the images. Empty if all columns are alike.
     """
 
     crystal: str
@@ -48,6 +52,7 @@ class Reference:
     thickness: np.ndarray
     images: dict[tuple[float, float], np.ndarray]
     columns: dict[str, tuple[float, float]]
+    peaks: dict[tuple[float, float], np.ndarray]
 
 
 def load_reference(name: str, outer: float = OUTER) -> Reference:
@@ -55,20 +60,22 @@ def load_reference(name: str, outer: float = OUTER) -> Reference:
     crystal, zone = name.split("-")
     with resources.files(__package__).joinpath("multislice.npz").open("rb") as file, np.load(file) as stored:
         width = float(stored[f"{name}/bin"]) * 1e-3
-        images = {}
-        for convergence in CONVERGENCE:
-            key = f"{convergence * 1e3:.0f}"
+        kinds = stored[f"{name}/kinds"].tolist() if f"{name}/kinds" in stored else []
+        images, peaks = {}, {}
+        for convergence, inner in itertools.product(CONVERGENCE, INNER):
+            key, collected = f"{convergence * 1e3:.0f}", slice(round(inner / width), round(outer / width))
             bins, index = stored[f"{name}/fraction_{key}"].astype(float), stored[f"{name}/index_{key}"]
-            for inner in INNER:
-                images[convergence, inner] = bins[..., round(inner / width) : round(outer / width)].sum(-1)[:, index]
+            images[convergence, inner] = bins[..., collected].sum(-1)[:, index]
+            if kinds:
+                peaks[convergence, inner] = stored[f"{name}/peaks_{key}"][..., collected].astype(float).sum(-1)
         thickness = stored[f"{name}/thickness"] * 1e-10
-    cell, columns = zone_axis_cell(crystal, zone), {}
-    named = {}
+    cell, named = zone_axis_cell(crystal, zone), {}
     for element, position in zip(cell.elements, cell.positions, strict=True):
         named.setdefault(tuple(np.round(position[:2] / cell.size[:2], 3)), set()).add(element)
+    places: dict[str, tuple[float, float]] = {}
     for place, elements in named.items():
-        columns.setdefault("".join(sorted(elements)), place)
-    return Reference(crystal, zone, thickness, images, columns)
+        places.setdefault("".join(sorted(elements)), place)
+    return Reference(crystal, zone, thickness, images, {kind: places[kind] for kind in kinds}, peaks)
 
 
 def model_image(reference: Reference, convergence: float, inner: float, outer: float = OUTER) -> np.ndarray:
@@ -113,14 +120,18 @@ def compare(reference: Reference, model: Callable[[float, float], np.ndarray]) -
         "offset": float(offset),
         "correlation": np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]),
         "fraction": np.array([b.mean() / a.mean() for a, b in pairs]),
-        "columns": np.concatenate([_column_ratios(reference.columns, a, b) for a, b in pairs]),
+        "columns": _column_ratios(reference, fitted),
         "background": np.array([b.min() / b.max() - a.min() / a.max() for a, b in pairs]),
     }
 
 
-def _column_ratios(columns: dict[str, tuple[float, float]], truth: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+def _column_ratios(reference: Reference, fitted: list[np.ndarray]) -> np.ndarray:
     """Ratio of column ratios, model over reference; empty if all columns are alike."""
-    spots = [tuple(np.rint(np.multiply(place, truth.shape)).astype(int) % truth.shape) for place in columns.values()]
-    brightest = max(spots, key=lambda spot: truth[spot])
-    others = [s for s in spots if s != brightest and truth[s] > 0.1 * truth[brightest]]
-    return np.array([fitted[s] / fitted[brightest] / (truth[s] / truth[brightest]) for s in others])
+    truth = [row for rows in reference.peaks.values() for row in rows]
+    ratios = []
+    for image, peaks in zip(fitted, truth, strict=False):
+        spots = [np.rint(np.multiply(p, image.shape)).astype(int) % image.shape for p in reference.columns.values()]
+        model, brightest = np.array([image[tuple(spot)] for spot in spots]), peaks.argmax()
+        others = (peaks > 0.1 * peaks[brightest]) & (np.arange(len(peaks)) != brightest)
+        ratios.append((model / model[brightest] / (peaks / peaks[brightest]))[others])
+    return np.concatenate(ratios) if ratios else np.array([])

@@ -10,7 +10,7 @@ from scipy import constants, fft, ndimage, special
 
 from ..errors import OutOfRangeError
 
-__all__ = ["Optics", "diffraction_limit", "pupil", "source_size", "transfer", "wavelength"]
+__all__ = ["Optics", "diffraction_limit", "probe_deviation", "pupil", "source_size", "transfer", "wavelength"]
 
 FWHM = 2 * math.sqrt(2 * math.log(2))
 """Full width at half maximum of a Gaussian over its standard deviation."""
@@ -174,3 +174,16 @@ def airy_width(voltage: float, convergence_angle: float) -> float:
     x = 1.61633995  # where (2 J1(x) / x)^2 = 1/2
     assert abs((2 * special.j1(x) / x) ** 2 - 0.5) < 1e-6
     return x / math.pi * wavelength(voltage) / convergence_angle
+
+
+def probe_deviation(optics: Optics) -> float:
+    """Standard deviation [m] of the Gaussian whose transfer falls to one half where that of the probe does.
+
+    The second moment of a probe with a sharp aperture does not exist; this is the width that blurs an edge.
+    """
+    k = np.linspace(0, 2 * optics.convergence_angle / wavelength(optics.voltage), 129)
+    directions = np.array([(1, 0), (0, 1), (0.5**0.5, 0.5**0.5)])
+    mean = transfer(optics, *(k * d[:, None] for d in directions.T)).real.mean(0)
+    below = int(np.argmax(mean < 0.5))
+    half = np.interp(0.5, mean[[below, below - 1]], k[[below, below - 1]])
+    return math.sqrt(2 * math.log(2)) / (2 * math.pi * half)

@@ -9,20 +9,25 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import special
 
 from ..errors import OutOfRangeError
 from . import render, scattering
 from .channelling import guide
 from .lattice_image import site_kernel
-from .optics import Optics
+from .optics import Optics, probe_deviation
 from .pieces import ADATOMS, MATERIALS, Grain, Specimen, draw_specimen
 from .structures import CRYSTALS
 
 __all__ = ["MATERIALS", "Specimen", "draw_specimen", "expectation"]
 
 
-def _cover(scan: render.Scan, window, shape: tuple) -> np.ndarray | float:
-    """Thickness of a shape relative to its largest, over a window of the scan (r, c)."""
+def _cover(scan: render.Scan, window, shape: tuple, blur: float) -> np.ndarray | float:
+    """Thickness of a shape relative to its largest, over a window of the scan (r, c).
+
+    A straight boundary is as sharp as the probe: `blur` is the standard deviation of its intensity [angstrom]. A
+    ball thins out by itself.
+    """
     if shape[0] == "all":
         return 1.0
     x, y = scan.grid(window)
@@ -31,15 +36,28 @@ def _cover(scan: render.Scan, window, shape: tuple) -> np.ndarray | float:
         distance = (x - np.float32(x0)) * np.float32(math.cos(normal)) + (y - np.float32(y0)) * np.float32(
             math.sin(normal)
         )
-        return (distance > 0).astype(np.float32)
+        return _step(distance, blur)
     if shape[0] == "ball":
         _, x0, y0, radius, _ = shape
         return np.sqrt(
             np.clip(1 - ((x - np.float32(x0)) ** 2 + (y - np.float32(y0)) ** 2) / np.float32(radius**2), 0, None)
         )
     _, own, seeds = shape
-    distances = [(x - np.float32(a)) ** 2 + (y - np.float32(b)) ** 2 for a, b in seeds]
-    return (distances[own] <= np.min(distances, axis=0)).astype(np.float32)
+    cover: np.ndarray | float = 1.0
+    for other, (x1, y1) in enumerate(seeds):
+        if other != own:
+            x0, y0 = seeds[own]
+            apart = math.hypot(x1 - x0, y1 - y0)
+            # Signed distance from the line half-way between the two seeds.
+            along = x * np.float32((x0 - x1) / apart) + y * np.float32((y0 - y1) / apart)
+            cover = cover * _step(along - np.float32((x0**2 + y0**2 - x1**2 - y1**2) / (2 * apart)), blur)
+    return cover
+
+
+def _step(distance: np.ndarray, blur: float) -> np.ndarray:
+    """A step at distance zero seen through a Gaussian probe, exactly 0 and 1 beyond three standard deviations."""
+    share = special.ndtr(distance * np.float32(1 / max(blur, 1e-3)))
+    return np.clip((share - np.float32(0.00135)) / np.float32(0.9973), 0, 1)
 
 
 def _bounds(thickness: np.ndarray) -> tuple[slice, slice]:
@@ -99,19 +117,24 @@ def expectation(
     scan = render.Scan.of(pixel_size, size, drift)
     settings = render.Settings(optics, float(inner_angle), float(outer_angle))
     profile = _profile(specimen, scan)
+    bounded = any(grain.shape[0] not in ("all", "ball") for grain in specimen.grains)
+    blur = probe_deviation(optics) * 1e10 if bounded else 0.0
     image = np.zeros((size, size), np.float32)
     for grain in specimen.grains:
         window = scan.whole if grain.shape[0] != "ball" else scan.window(*grain.shape[1:4])
         if window is None:
             continue
-        thickness = np.float32(grain.thickness) * _cover(scan, window, grain.shape)
-        if grain.shape[0] != "ball":
-            thickness = thickness * profile
-            window = _bounds(thickness)
-            thickness = thickness[window]
-        layer = render.lattice(scan, window, settings, grain.crystal, thickness, grain.place, grain.tilt)
+        cover = _cover(scan, window, grain.shape, blur)
+        if grain.shape[0] == "ball":
+            thickness, share, above = np.float32(grain.thickness) * cover, 1.0, image[window]
+        else:
+            window = _bounds(cover * profile)
+            thickness = np.float32(grain.thickness) * profile[window]
+            # On a boundary the probe is partly in each of two neighbours; neither shades the other.
+            share, above = (cover, image[window]) if grain.shape[0] == "all" else (cover[window], np.float32(0))
+        layer = share * render.lattice(scan, window, settings, grain.crystal, thickness, grain.place, grain.tilt)
         # What one body took off the axis, the one below cannot take again.
-        image[window] += layer * (1 - image[window])
+        image[window] += layer * (1 - above)
         if len(grain.sites) and grain.tilt is not None:
             _stamp_defects(image, scan, settings, grain)
     if specimen.carbon > 0:

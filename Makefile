@@ -1,0 +1,48 @@
+# Two commands are enough: `make book` and `make test`. `make help` lists the rest.
+# Another Python: make PYTHON=python3.12 book. Extra arguments for pip: PIP_ARGS, see CONTRIBUTING on the CPU build of torch.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+VENV ?= .venv
+PIP_ARGS ?=
+WORKERS ?= 2
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+.SHELLFLAGS := -eo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lint format notebooks clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY)  ## the environment: .venv from constraints.txt, this package in it, editable
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14) and "Python 3.11 to 3.13 is needed; name one: make PYTHON=python3.12 ...")'
+	@start=$$(date +%s); \
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[book,test]'; \
+	echo $$(( $$(date +%s) - start )) > $@; \
+	echo "environment ready in $$(cat $@) s: $(VENV)"
+
+book: $(READY)  ## every chapter executed at profile "book", the book built: _build/html/index.html
+	$(BIN)/python book/build.py --profile book
+
+test: $(READY)  ## lint, unit and physics tests, notebooks, book and browser check at profile "smoke"
+	@book/get_chromium.sh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbmake --nbmake-timeout=300 tests notebooks
+
+lint: $(READY)  ## ruff only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(READY)  ## regenerate notebooks/*.ipynb from notebooks/*.py
+	$(BIN)/python book/make_notebooks.py
+
+clean:  ## what was built; the environment stays
+	rm -rf _stage _build book/vendor

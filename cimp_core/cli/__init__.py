@@ -1,0 +1,34 @@
+"""The ``cimp`` command. Heavy libraries load inside the commands, so that ``cimp --help`` answers at once."""
+
+import sys
+
+import typer
+
+from ..errors import CimpError
+from . import dataset, embed, info, pretrain, retrieve, simulate
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Align HAADF-STEM images with the acquisition parameters they were taken with.",
+)
+app.command()(info.info)
+app.add_typer(dataset.app, name="dataset", help="Check and describe data sets.")
+app.command()(simulate.simulate)
+app.command()(pretrain.pretrain)
+app.command()(embed.embed)
+app.command()(retrieve.retrieve)
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line on standard error and exit status 1."""
+    try:
+        app()
+    except CimpError as error:
+        print(f"cimp: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

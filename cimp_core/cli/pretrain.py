@@ -1,0 +1,103 @@
+"""``cimp pretrain``: train a model on a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import CimpError, OutOfRangeError
+
+
+class Profile(StrEnum):
+    """Length of the run; the method is the same."""
+
+    smoke = "smoke"
+    book = "book"
+    full = "full"
+
+
+def pretrain(
+    data: Annotated[Path, typer.Argument(help="Data set (HDF5).")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, log, settings and weights.")],
+    profile: Annotated[Profile, typer.Option(help="smoke: seconds, book: a minute, full: the whole run.")] = "book",
+    split: Annotated[str, typer.Option(help="What is held out: image, session or material.")] = "session",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting by hand, e.g. samples=100000.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the folder.")] = False,
+    force: Annotated[bool, typer.Option(help="Start again although the folder holds a run.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train on a data set; with --resume, go on where an interrupted run stopped."""
+    from rich.console import Console
+
+    from .. import weights
+    from ..dataset import open_dataset
+    from ..pretrain import PROFILES, PretrainConfig, Validation, half_is_enough, pretrain
+    from ..training import CHECKPOINT, make_config
+
+    config = PROFILES[Profile(profile).value]
+    config = make_config(PretrainConfig, {**dataclasses.asdict(config), **_settings(set_ or [], PretrainConfig)})
+    if (out / CHECKPOINT).exists() and not (resume or force):
+        raise CimpError(f"{out} already holds a run: --resume to go on with it, --force to start again")
+    dataset = open_dataset(data)
+    train, val, _ = dataset.split(split)
+    console = Console(stderr=True)
+    if not json_:
+        console.print(
+            f"{len(train)} images to train on, {len(val)} to validate, split by {split}; {config.steps} steps"
+        )
+
+    def show(entry: dict[str, float]) -> None:
+        if not json_:
+            top1 = f"  val Top-1 {entry['val_top1']:.1%} of {entry['val_candidates']}" if "val_top1" in entry else ""
+            console.print(
+                f"{entry['samples']:>9} of {config.samples}  loss {entry['loss']:.3f}  "
+                f"{entry['per_second']:.0f} samples/s{top1}"
+            )
+
+    model = pretrain(train, val, config, out, resume=resume, on_log=show)
+    validation = Validation(val, config.crop_size)
+    half, scores = half_is_enough(model, validation), validation(model)
+    path = out / "weights.safetensors"
+    record = {
+        "command": f"cimp pretrain {data.name} --profile {Profile(profile).value} --split {split}"
+        + "".join(f" --set {s}" for s in set_ or []),
+        "data": data.name,
+        "data_version": str(dataset.attributes.get("twin_version", "unknown")),
+        "split": split,
+        "images": len(train),
+        "settings": dataclasses.asdict(config),
+        **{k: round(v, 4) for k, v in scores.items()},
+    }
+    digest = weights.save(model, path, record, half=half, force=True)
+    if json_:
+        json.dump({"weights": str(path), "sha256": digest, "half": half, **scores}, sys.stdout)
+        print()
+    else:
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB {'float16' if half else 'float32'}  sha256 {digest}")
+        print("validation, one crop: " + "  ".join(f"{k[4:]} {v:.3g}" for k, v in scores.items()))
+
+
+def _settings(pairs: list[str], cls: type) -> dict[str, object]:
+    """``name=value`` texts, each value read as the type of the setting's default."""
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    values: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or name not in defaults:
+            raise OutOfRangeError(f"--set {pair}: write name=value with a name among {', '.join(defaults)}")
+        kind = type(defaults[name])
+        try:
+            if kind is bool:
+                values[name] = {"true": True, "false": False}[text.lower()]
+            else:
+                # 4e5 is a fine way to write an integer.
+                values[name] = int(float(text)) if kind is int else kind(text)
+        except (KeyError, ValueError) as error:
+            raise OutOfRangeError(f"--set {pair}: {text!r} is no {kind.__name__}") from error
+    return values

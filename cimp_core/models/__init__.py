@@ -1,0 +1,6 @@
+"""Encoders of images and of acquisition metadata, and the model that aligns them."""
+
+from .cimp import Cimp, CimpConfig, CimpOutput
+from .encoders import ImageEncoder, MetadataEncoder, image_statistics
+
+__all__ = ["Cimp", "CimpConfig", "CimpOutput", "ImageEncoder", "MetadataEncoder", "image_statistics"]

@@ -1,0 +1,210 @@
+"""CIMP: an image tower and a metadata tower whose unit embeddings agree for what belongs together.
+
+``Cimp.forward`` is what training calls; `Cimp.embed_images` and `Cimp.embed_metadata` are what everybody
+else calls: they take raw images and settings in SI units and give NumPy arrays of unit rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import OutOfRangeError, SchemaError
+from ..metadata import PARAMETERS, Acquisition, Normalizer
+from .encoders import ImageEncoder, MetadataEncoder
+
+if TYPE_CHECKING:
+    from ..microscope import Micrograph
+
+__all__ = ["Cimp", "CimpConfig", "CimpOutput"]
+
+MAX_SCALE = 100.0
+"""Clamp of the learnable inverse temperature, as CLIP's."""
+
+
+@dataclass(frozen=True)
+class CimpConfig:
+    """What fixes a model's shape and its view of the data; stored with its weights."""
+
+    width: int = 32  # channels of the first ResNet stage; 64 is a ResNet-18
+    dim: int = 128  # length of an embedding
+    hidden: int = 256  # units of the metadata network's layers
+    statistics: bool = True  # feed pixel-independent image statistics to the head
+    dropout: float = 0.0  # share dropped in the image head while training
+    crop_size: int = 128  # edge of the crops trained on [pixels]
+    log_indices: tuple[int, ...] = (0, 1, 3, 6)  # parameters normalised after a logarithm
+    mean: tuple[float, ...] = (0.0,) * len(PARAMETERS)  # of the (log) parameters
+    std: tuple[float, ...] = (1.0,) * len(PARAMETERS)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CimpConfig:
+        """Inverse of `dataclasses.asdict`; an unknown or a missing name raises `SchemaError`."""
+        names = {f.name for f in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise SchemaError(f"model config does not fit this version: differs in {sorted(names ^ set(values))}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """The normalisation of the data set trained on."""
+        return Normalizer(self.log_indices, np.array(self.mean), np.array(self.std))
+
+    def with_normalizer(self, normalizer: Normalizer) -> CimpConfig:
+        """Copy that normalises parameters by `normalizer`."""
+        return dataclasses.replace(
+            self,
+            log_indices=tuple(int(i) for i in normalizer.log_indices),
+            mean=tuple(float(v) for v in normalizer.mean),
+            std=tuple(float(v) for v in normalizer.std),
+        )
+
+
+class CimpOutput(NamedTuple):
+    """Unit rows of both towers (B, d) and the inverse temperature."""
+
+    image: Tensor
+    metadata: Tensor
+    scale: Tensor
+
+
+class Cimp(nn.Module):
+    """Two towers and a learnable scale (inverse temperature, starts at 14.3, at most 100)."""
+
+    def __init__(self, config: CimpConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder = ImageEncoder(config.width, config.dim, config.statistics, config.dropout)
+        self.metadata_encoder = MetadataEncoder(config.dim, config.hidden)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, intensity: Tensor, metadata: Tensor, absolute: Tensor | None = None) -> CimpOutput:
+        """Embed (B, H, W) intensities and (B, 7) normalised parameters (``nan`` where missing).
+
+        `absolute` (B,) bool is False where the intensity scale is unknown or to be hidden.
+        """
+        scale = self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
+        return CimpOutput(self.image_encoder(intensity, absolute), self.metadata_encoder(metadata), scale)
+
+    @property
+    def scale(self) -> float:
+        """Inverse temperature."""
+        return min(MAX_SCALE, math.exp(float(self.log_scale.detach())))
+
+    @torch.no_grad()
+    def embed_images(
+        self,
+        images: np.ndarray | Sequence[np.ndarray] | Sequence[Micrograph],
+        *,
+        crops: int | None = 4,
+        absolute: bool | None = None,
+        batch: int = 64,
+    ) -> np.ndarray:
+        """Unit rows (n, d) float32 of `n` images.
+
+        Parameters
+        ----------
+        images : (n, h, w) array, or a list of (h, w) arrays or of `Micrograph`
+            At least 32 pixels a side. A frame series counts as one image: its frames are averaged in
+            the embedding.
+        crops : int or None
+            Square number of evenly spread crops of the trained size whose embeddings are averaged;
+            None embeds the whole image in one pass.
+        absolute : bool, optional
+            Whether arrays are on the recorded 16-bit scale; by default they are if they are uint16.
+            A `Micrograph` says so itself. Elsewhere the absolute channel is masked, with a warning.
+        batch : int
+            Crops embedded at a time.
+        """
+        frames, known, owner = [], [], []
+        for i, image in enumerate(images):
+            data, on_scale, name = _intensity(image, i, absolute)
+            if not on_scale:
+                warnings.warn(f"{name}: embedded without its absolute intensity", stacklevel=2)
+            for frame in data.reshape(-1, *data.shape[-2:]):
+                pieces = _cut(frame, self.config.crop_size, crops, name)
+                frames += pieces
+                known += [on_scale] * len(pieces)
+                owner += [i] * len(pieces)
+        rows = np.empty((len(frames), self.config.dim), np.float32)
+        shapes = np.array([f.shape for f in frames]).reshape(-1, 2)
+        with _inference(self):
+            # Equal shapes go through together; a list may mix sizes.
+            for shape in np.unique(shapes, axis=0):
+                same = np.flatnonzero((shapes == shape).all(1))
+                for part in np.split(same, range(batch, len(same), batch)):
+                    x = torch.from_numpy(np.stack([frames[j] for j in part]).astype(np.float32)).to(self.device)
+                    on_scale = torch.tensor([known[j] for j in part], device=self.device)
+                    rows[part] = self.image_encoder(x, on_scale).cpu().numpy()
+        total = np.zeros((len(images), self.config.dim), np.float32)
+        np.add.at(total, owner, rows)
+        return total / np.linalg.norm(total, axis=1, keepdims=True).clip(1e-12)
+
+    @torch.no_grad()
+    def embed_metadata(self, acquisitions: Sequence[Acquisition] | np.ndarray) -> np.ndarray:
+        """Unit rows (n, d) float32 of settings: a list of `Acquisition` or (n, 7) values in SI units.
+
+        A missing parameter (``None`` or ``nan``) is masked.
+        """
+        if isinstance(acquisitions, np.ndarray):
+            raw = np.asarray(acquisitions, dtype=float)
+        else:
+            raw = np.array([a.vector() for a in acquisitions]).reshape(-1, len(PARAMETERS))
+        if raw.ndim != 2 or raw.shape[1] != len(PARAMETERS):
+            raise OutOfRangeError(f"metadata must be (n, {len(PARAMETERS)}), in SI units, got {raw.shape}")
+        normalized = torch.from_numpy(self.config.normalizer.normalize(raw).astype(np.float32))
+        with _inference(self):
+            return self.metadata_encoder(normalized.to(self.device)).cpu().numpy()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.log_scale.device
+
+
+class _inference:
+    """Evaluation mode for a while: batch norms use their stored statistics, then training mode comes back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.was_training = self.model.training
+        self.model.eval()
+
+    def __exit__(self, *exc: object) -> None:
+        self.model.train(self.was_training)
+
+
+def _intensity(image: np.ndarray | Micrograph, index: int, absolute: bool | None) -> tuple[np.ndarray, bool, str]:
+    """Pixel values (..., h, w), whether they are on the 16-bit scale, and a name for messages."""
+    if hasattr(image, "acquisition"):
+        return np.asarray(image.image.data), image.intensity == "velox16", str(image.path or f"image {index}")
+    data = np.asarray(image)
+    return data, data.dtype == np.uint16 if absolute is None else absolute, f"image {index}"
+
+
+def _cut(frame: np.ndarray, size: int, crops: int | None, name: str) -> list[np.ndarray]:
+    """The whole frame, or `crops` evenly spread square crops of it."""
+    h, w = frame.shape
+    if min(h, w) < 32:
+        raise OutOfRangeError(f"{name}: {h} x {w} pixels is too small to embed; give at least 32 x 32")
+    if not np.isfinite(frame).all():
+        raise OutOfRangeError(f"{name}: holds values that are not finite; mask or replace them first")
+    if crops is None or max(h, w) <= size:
+        return [frame]
+    side = math.isqrt(crops)
+    if crops < 1 or side * side != crops:
+        raise OutOfRangeError(f"crops is {crops}: give a square number (1, 4, 9, 16 ...) or None for the whole image")
+    tall, wide = min(h, size), min(w, size)
+    # One crop is the central one; more are spread from edge to edge.
+    share = [0.5] if side == 1 else np.linspace(0, 1, side)
+    tops, lefts = ([round(s * (n - m)) for s in share] for n, m in ((h, tall), (w, wide)))
+    return [frame[t : t + tall, x : x + wide] for t in tops for x in lefts]

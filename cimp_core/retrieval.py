@@ -1,0 +1,147 @@
+"""Cross-modal retrieval: which settings does an image fit, and how often is the answer right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .metadata import PARAMETERS, UNITS, Acquisition
+from .metrics import cosine_gaps, pool_topk
+from .models import Cimp
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+    from .microscope import Micrograph
+
+__all__ = ["describe_difference", "embed_dataset", "evaluate", "rank_metadata"]
+
+DIRECTIONS = ("image_to_metadata", "metadata_to_image")
+TOP = (1, 5, 10)
+
+
+def rank_metadata(
+    model: Cimp,
+    shot: Micrograph | np.ndarray,
+    candidates: Sequence[Acquisition] | np.ndarray,
+    *,
+    crops: int | None = 4,
+) -> pd.DataFrame:
+    """Candidates in the order in which they fit an image, best first.
+
+    Parameters
+    ----------
+    shot : Micrograph or (h, w) array
+        The image; its own settings, where it has any, are used only to say what differs.
+    candidates : list of Acquisition or (n, 7) array
+        Settings in SI units.
+    crops : int or None
+        As in `Cimp.embed_images`.
+
+    Returns
+    -------
+    DataFrame
+        ``candidate`` (its number), ``cosine``, ``differs`` (text: what the image was taken with against
+        what the candidate has, parameters off by more than 1 %), and the candidate's seven parameters.
+    """
+    raw = candidates if isinstance(candidates, np.ndarray) else np.array([c.vector() for c in candidates])
+    raw = np.asarray(raw, float).reshape(-1, len(PARAMETERS))
+    cosine = model.embed_metadata(raw) @ model.embed_images([shot], crops=crops)[0]
+    order = np.argsort(-cosine, kind="stable")
+    table = pd.DataFrame(raw[order], columns=list(PARAMETERS))
+    table.insert(0, "candidate", order)
+    table.insert(1, "cosine", cosine[order])
+    own = shot.acquisition.vector() if hasattr(shot, "acquisition") else np.full(len(PARAMETERS), np.nan)
+    table.insert(2, "differs", [describe_difference(own, row) for row in raw[order]])
+    return table
+
+
+def describe_difference(own: np.ndarray, other: np.ndarray, tolerance: float = 0.01) -> str:
+    """What two (7,) vectors of settings differ in, as text; a parameter that `own` lacks is not compared."""
+    parts = []
+    for name, a, b in zip(PARAMETERS, own, other, strict=True):
+        if np.isnan(a) or np.isnan(b) or abs(a - b) <= tolerance * max(abs(a), abs(b)):
+            continue
+        parts.append(f"{name.replace('_', ' ')} {_with_unit(a, UNITS[name])} -> {_with_unit(b, UNITS[name])}")
+    if not parts:
+        return "no known setting" if np.isnan(own).all() else "nothing"
+    return ", ".join(parts)
+
+
+def _with_unit(value: float, unit: str) -> str:
+    """Three digits and an SI prefix: 2.5e-11 A -> 25 pA."""
+    if not unit or value == 0:
+        return f"{value:.3g}{unit and ' ' + unit}"
+    power = int(np.clip(3 * np.floor(np.log10(abs(value)) / 3), -12, 0))
+    return f"{value / 10.0**power:.3g} {dict(zip((-12, -9, -6, -3, 0), 'pnµm '))[power].strip()}{unit}"
+
+
+def embed_dataset(model: Cimp, data: Dataset, *, crops: int | None = 4, chunk: int = 128) -> np.ndarray:
+    """Unit rows (n, d) of all images of a data set, a few images in memory at a time."""
+    parts = [
+        model.embed_images([data.image(i) for i in range(start, min(start + chunk, len(data)))], crops=crops)
+        for start in range(0, len(data), chunk)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, model.config.dim), np.float32)
+
+
+def evaluate(
+    model: Cimp,
+    data: Dataset,
+    *,
+    pool: int = 450,
+    draws: int = 200,
+    crops: int | None = 4,
+    exclude_same_session: bool = False,
+    seed: int = 0,
+    embeddings: tuple[np.ndarray, np.ndarray] | None = None,
+) -> pd.DataFrame:
+    """Top-1, 5 and 10 of images to settings and back, in pools of a fixed number of distinct settings.
+
+    Parameters
+    ----------
+    data : Dataset
+        Held-out view.
+    pool, draws, exclude_same_session, seed
+        As in `cimp_core.metrics.pool_topk`, which says how pools are drawn and that ties count against.
+    crops : int or None
+        As in `Cimp.embed_images`.
+    embeddings : pair of (n, d) arrays, optional
+        Image and metadata rows of `data`, if at hand.
+
+    Returns
+    -------
+    DataFrame
+        Index ``direction`` ("image_to_metadata", "metadata_to_image"); columns ``top1``, ``top5``, ``top10``
+        with ``_low`` and ``_high`` (95 %, bootstrap over sessions), ``gap`` (matched minus mismatched cosine),
+        ``pool``, ``draws``, ``crops`` (0 for the whole image), ``queries``, ``sessions``.
+
+    Raises
+    ------
+    OutOfRangeError
+        `data` holds fewer than `pool` distinct settings.
+    """
+    if embeddings is None:
+        embeddings = embed_dataset(model, data, crops=crops), model.embed_metadata(data.metadata_raw)
+    cosine = embeddings[0] @ embeddings[1].T
+    gap = float(np.nanmean(cosine_gaps(*embeddings, data.groups)))
+    rows = []
+    for direction, scores in zip(DIRECTIONS, (cosine, cosine.T), strict=True):
+        found = pool_topk(
+            scores,
+            data.groups,
+            data.sessions,
+            pool=pool,
+            draws=draws,
+            ks=TOP,
+            exclude_same_session=exclude_same_session,
+            seed=seed,
+        )
+        row = {"direction": direction}
+        for k in TOP:
+            score = found.pop(f"top{k}")
+            row |= {f"top{k}": score["value"], f"top{k}_low": score["low"], f"top{k}_high": score["high"]}
+        rows.append({**row, "gap": gap, "crops": crops or 0, **found})
+    return pd.DataFrame(rows).set_index("direction")

@@ -1,0 +1,26 @@
+"""For tests and notebooks alike: where CI is set, a skipped test is a failed one, so nothing is left out unseen."""
+
+import os
+
+import pytest
+
+STRICT = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def _fail_if_skipped(report):
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"skipped where nothing may be skipped (CI): {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn the skip of a test into a failure."""
+    return _fail_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Turn the skip of a whole module into a failure."""
+    return _fail_if_skipped((yield))

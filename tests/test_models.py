@@ -1,0 +1,191 @@
+"""The towers and the model: shapes, masks, sizes, what is invariant to what."""
+
+import numpy as np
+import pytest
+import torch
+
+from cimp_core.errors import OutOfRangeError, SchemaError
+from cimp_core.metadata import PARAMETERS, Acquisition, Normalizer
+from cimp_core.models import Cimp, CimpConfig, image_statistics
+from cimp_core.models.cimp import MAX_SCALE
+
+ACQUISITION = Acquisition(20e-12, 2e-6, 21.4e-3, 50e-12, 35.0, -1.2, 60e-3)
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    raw = np.array([ACQUISITION.vector(), 2 * ACQUISITION.vector(), 3 * ACQUISITION.vector()])
+    config = CimpConfig(**{"width": 8, "dim": 16, "hidden": 32, "crop_size": 64, **changes})
+    model = Cimp(config.with_normalizer(Normalizer.fit(raw)))
+    # Statistics of some images, so that evaluation mode is not that of an untouched network.
+    for _ in range(3):
+        model.image_encoder(noise(8, 64))
+    return model.eval()
+
+
+def noise(count, height, width=None, mean=20000.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, height, width or height, generator=generator) * 3000 + mean
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 47), (64, 64), (200, 130)])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_any_size_gives_unit_rows(shape, statistics):
+    out = small(statistics=statistics).image_encoder(noise(2, *shape))
+    assert out.shape == (2, 16)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(2))
+
+
+def test_embedding_of_noise_hardly_depends_on_the_size_of_the_image():
+    """Pooling and statistics estimate the same thing at 64 and at 256 pixels; other noise is farther away."""
+    model = small()
+    with torch.no_grad():
+        near, far = (model.image_encoder(noise(4, s)).mean(0) for s in (128, 256))
+        other = model.image_encoder(noise(4, 128, mean=40000.0)).mean(0)
+    assert torch.dist(near, far) < 0.3 * torch.dist(near, other)
+
+
+def test_masked_intensity_hides_gain_and_offset_but_not_the_picture():
+    model = small()
+    image = noise(2, 64, mean=10000.0)
+    changed = 1.7 * image + 3000
+    hidden, shown = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.image_encoder(image, hidden), model.image_encoder(changed, hidden), atol=1e-4, rtol=0
+        )
+        assert torch.dist(model.image_encoder(image, shown), model.image_encoder(changed, shown)) > 1e-2
+        assert torch.dist(model.image_encoder(image, hidden)[0], model.image_encoder(image, hidden)[1]) > 1e-4
+
+
+@pytest.mark.parametrize("column", range(7))
+def test_each_parameter_counts_and_a_missing_one_is_flagged(column):
+    model = small()
+    values = torch.zeros(3, 7)
+    values[1, column] = 1.0
+    values[2, column] = float("nan")
+    with torch.no_grad():
+        base, moved, missing = model.metadata_encoder(values)
+    assert torch.isfinite(missing).all()
+    assert torch.dist(base, moved) > 1e-2
+    # Zero is the mean of the data, not "unknown": the two must differ.
+    assert torch.dist(base, missing) > 1e-2
+
+
+def test_gradients_pass_by_missing_parameters_without_nan():
+    model = small().train()
+    values = torch.zeros(4, 7)
+    values[:, 2] = float("nan")
+    model(noise(4, 64), values).metadata.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.metadata_encoder.parameters())
+    assert model.metadata_encoder.missing.grad[2].abs() > 0
+    assert model.metadata_encoder.missing.grad[3] == 0
+
+
+def test_scale_starts_at_clip_s_and_is_clamped():
+    model = small()
+    assert model.scale == pytest.approx(1 / 0.07)
+    with torch.no_grad():
+        model.log_scale.fill_(9.0)
+    assert model.scale == MAX_SCALE
+    assert model(noise(2, 64), torch.zeros(2, 7)).scale.item() == pytest.approx(MAX_SCALE)
+
+
+def test_embed_images_cuts_crops_evenly_and_averages_them():
+    model = small()
+    image = noise(1, 128)[0].numpy().clip(0, 65535).astype(np.uint16)
+    corners = [image[t : t + 64, x : x + 64] for t in (0, 64) for x in (0, 64)]
+    mean = model.embed_images(corners, crops=1).mean(0)
+    np.testing.assert_allclose(model.embed_images([image], crops=4)[0], mean / np.linalg.norm(mean), atol=1e-5)
+    np.testing.assert_allclose(
+        model.embed_images([image], crops=1), model.embed_images([image[32:96, 32:96]], crops=1), atol=1e-6
+    )
+    whole = model.image_encoder(torch.from_numpy(image.astype(np.float32))[None]).detach().numpy()
+    np.testing.assert_allclose(model.embed_images([image], crops=None), whole, atol=1e-5)
+
+
+def test_embed_images_mixes_sizes_in_order_and_batches_change_nothing():
+    model = small()
+    images = [noise(1, s, seed=s)[0].numpy().astype(np.uint16) for s in (40, 128, 40, 96)]
+    together = model.embed_images(images, batch=3)
+    for row, image in zip(together, images, strict=True):
+        np.testing.assert_allclose(row, model.embed_images([image])[0], atol=1e-5)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+def test_other_intensity_scales_are_masked_and_reported():
+    model = small()
+    image = noise(1, 64).numpy().clip(0, 65535).astype(np.uint16)
+    with pytest.warns(UserWarning, match="image 0: embedded without its absolute intensity"):
+        floats = model.embed_images(image.astype(np.float32))
+    with pytest.warns(UserWarning, match="without its absolute"):
+        scaled = model.embed_images(image.astype(np.float32) * 1e-3)
+    np.testing.assert_allclose(floats, scaled, atol=1e-3)
+    assert np.linalg.norm(model.embed_images(image) - floats) > 1e-3
+
+
+def test_embed_metadata_takes_records_and_arrays_and_masks_what_is_missing():
+    model = small()
+    partial = ACQUISITION.replace(beam_current=None)
+    rows = model.embed_metadata([ACQUISITION, partial])
+    np.testing.assert_array_equal(rows, model.embed_metadata(np.array([ACQUISITION.vector(), partial.vector()])))
+    assert rows.shape == (2, 16) and rows.dtype == np.float32
+    assert np.linalg.norm(rows[0] - rows[1]) > 1e-2
+    with pytest.raises(OutOfRangeError, match="must be"):
+        model.embed_metadata(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("image", "crops", "message"),
+    [
+        (np.zeros((20, 64), np.uint16), 1, "too small"),
+        (np.full((64, 64), np.nan, np.float32), 1, "not finite"),
+        (np.zeros((128, 128), np.uint16), 3, "square number"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*absolute intensity")
+def test_images_that_cannot_be_embedded_are_refused(image, crops, message):
+    with pytest.raises(OutOfRangeError, match=message):
+        small().embed_images([image], crops=crops)
+
+
+def test_blank_and_saturated_images_are_finite():
+    for value in (0, 65535):
+        assert np.isfinite(small().embed_images(np.full((1, 64, 64), value, np.uint16))).all()
+
+
+def test_statistics_know_white_noise_shot_noise_and_direction():
+    z = noise(64, 64, mean=30000.0)
+    absolute, relative = image_statistics(z)
+    changed = image_statistics(z * 0.5 + 1000)
+    torch.testing.assert_close(relative, changed[1], atol=1e-3, rtol=0)
+    assert (absolute - changed[0]).abs().max() > 0.1
+    # The last 20 are the rings of the spectrum: white noise has unit power in each.
+    assert relative[:, -19:].exp().mean() == pytest.approx(1.0, abs=0.05)
+    # A blur along the fast axis shows in the lags along it (columns 9 to 13), not across.
+    blurred = (z + z.roll(1, 2)) / 2
+    _, after = image_statistics(blurred)
+    assert after[:, 9].mean() == pytest.approx(0.5, abs=0.05)
+    assert after[:, 14].mean() == pytest.approx(0.0, abs=0.05)
+
+
+def test_config_round_trip_and_unknown_name():
+    config = small().config
+    as_dict = {k: list(v) if isinstance(v, tuple) else v for k, v in config.__dict__.items()}
+    assert CimpConfig.from_dict(as_dict) == config
+    with pytest.raises(SchemaError, match="depth"):
+        CimpConfig.from_dict({**as_dict, "depth": 3})
+    assert len(config.mean) == len(PARAMETERS)
+
+
+def test_embedding_leaves_a_model_in_training_as_it_was():
+    model = small()
+    images = noise(4, 64).numpy().clip(0, 65535).astype(np.uint16)
+    expected = model.embed_images(images)
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    np.testing.assert_array_equal(model.embed_images(images), expected)
+    assert model.training and model.image_encoder.stem.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
