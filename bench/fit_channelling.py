@@ -26,11 +26,11 @@ def merits(name):
 
 if __name__ == "__main__":
     print("guided delocalisation worst | " + " | ".join(agreement.REFERENCES))
-    for guided, delocalisation in itertools.product((0.0, 0.3, 0.4, 0.5, 0.6, 0.7), (0.15, 0.18, 0.20, 0.22, 0.25)):
+    for guided, delocalisation in itertools.product((0.4, 0.5, 0.6, 0.7), (0.210, 0.230, 0.238, 0.242, 0.246, 0.260)):
         if guided != channelling.GUIDED:
             channelling.guide.cache_clear()
         channelling.GUIDED, lattice_image.DELOCALISATION = guided, delocalisation
         lattice_image._sections.cache_clear()
         rows = [merits(name) for name in agreement.REFERENCES]
         columns = " | ".join(" ".join(f"{m:4.2f}" for m in row) for row in rows)
-        print(f"{guided:6.2f} {delocalisation:14.2f} {max(map(max, rows)):5.2f} | {columns}", flush=True)
+        print(f"{guided:6.2f} {delocalisation:14.3f} {max(map(max, rows)):5.2f} | {columns}", flush=True)

@@ -27,7 +27,7 @@ from .structures import CRYSTALS, Cell, zone_axis_cell
 
 __all__ = ["Column", "Guide", "frequencies", "guide"]
 
-GUIDED = 0.5
+GUIDED = 0.6
 """Share of the diffusely scattered electrons that go on as if guided: most are scattered by little more than the
 probe's own angles, start at a column and stay with it. Fitted to multislice with `lattice_image.DELOCALISATION`."""
 

@@ -24,7 +24,7 @@ from .optics import Optics, focus_nodes, pupil, source_transfer, wavelength
 
 __all__ = ["DELOCALISATION", "column_weights", "unit_cell_image"]
 
-DELOCALISATION = 0.21
+DELOCALISATION = 0.242
 """Range of the interaction that scatters by g, as a standard deviation times g; of the order of 1 / (2 pi).
 Fitted once to multislice, over all stored structures, angles and thicknesses together: bench/fit_channelling.py."""
 
