@@ -41,6 +41,10 @@ format: $(READY)  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+results: $(READY)  ## remeasure book/results.json: the control, the ceiling and the shipped weights
+	@twin=$$($(BIN)/python -c 'import cimp_core; print(cimp_core.twin().path)'); \
+	for study in control ceiling shipped; do $(BIN)/python -m cimp_core.study.$$study "$$twin" --out book/results.json; done
+
 notebooks: $(READY)  ## regenerate notebooks/*.ipynb from notebooks/*.py
 	$(BIN)/python book/make_notebooks.py
 

@@ -74,7 +74,8 @@ def _with_unit(value: float, unit: str) -> str:
     """Three digits and an SI prefix: 2.5e-11 A -> 25 pA."""
     if not unit or value == 0:
         return f"{value:.3g}{unit and ' ' + unit}"
-    power = int(np.clip(3 * np.floor(np.log10(abs(value)) / 3), -12, 0))
+    value = float(f"{value:.3g}")  # before the prefix is chosen, or 999.9 ns would be 1e+03 ns
+    power = int(np.clip(3 * np.floor(np.log10(abs(value)) / 3 + 1e-9), -12, 0))
     return f"{value / 10.0**power:.3g} {dict(zip((-12, -9, -6, -3, 0), 'pnµm '))[power].strip()}{unit}"
 
 

@@ -119,7 +119,7 @@ for name, part in (("train", train), ("val", val), ("test", test)):
 # ## Method: a small training run
 #
 # The image encoder is a ResNet-18 of reduced width for one grey channel, beside a few statistics of the image that do not
-# depend on where things are. The settings encoder is a small network on the seven z-scores and their sines and cosines.
+# depend on where things are. The settings encoder is a small network on the seven z-scores.
 # Some settings and some absolute intensities are hidden at random, so that the model works where a file lacks them.
 # The optimiser is AdamW with a warm-up and a cosine. The run here is short; it shows the mechanism.
 

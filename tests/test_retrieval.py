@@ -219,3 +219,11 @@ def test_pretrain_command_trains_resumes_and_ships(data, tmp_path):
     assert json.loads(resumed.stdout)["sha256"] == answer["sha256"]
     wrong = cimp("pretrain", data.path, "--out", tmp_path / "other", "--set", "lr=1")
     assert wrong.exit_code != 0 and "peak_rate" in str(wrong.exception)
+
+
+def test_the_prefix_is_chosen_after_rounding():
+    from cimp_core.retrieval import _with_unit
+
+    assert _with_unit(0.9999e-6, "s") == "1 µs" and _with_unit(1e-6, "s") == "1 µs"
+    assert _with_unit(999e-9, "s") == "999 ns" and _with_unit(2.5e-11, "A") == "25 pA"
+    assert _with_unit(1e-9, "m") == "1 nm" and _with_unit(0.0, "m") == "0 m"
