@@ -357,7 +357,9 @@ assert detail[0] > detail[-1], detail
 # it from a calculation that does? abTEM ([Madsen and Susi, 2021](https://doi.org/10.12688/openreseurope.13015.1)) computed
 # several crystals with frozen phonons, at two convergence angles, three inner angles and three thicknesses; the results
 # are stored in the package and remade by `python bench/abtem_reference.py`. For each crystal one affine map, shared by
-# all its images, is allowed: the detector's black level and gain.
+# all its images, is allowed: the detector's black level and gain. Two constants of the twin's model, the same for all
+# crystals, were fitted to these very results (`bench/fit_channelling.py`): read the table as how well the model can
+# follow multislice, not as a prediction.
 
 # %%
 from cimp_core.simulate.agreement import (
@@ -388,7 +390,8 @@ fig = figures.show_micrographs(tiled, [step] * len(tiled), titles, columns=3)
 
 # %% [markdown]
 # Lowest and highest value over all images of a crystal: correlation; ratio of the mean collected fractions; ratio of the
-# intensity ratios of two kinds of columns; difference of background over peak.
+# intensity ratios of two kinds of columns, at their centres; difference of background over peak. Column centres are
+# averaged over more phonon configurations than the images.
 
 # %%
 columns = ("correlation", "fraction", "columns", "background")
@@ -402,7 +405,11 @@ ranges = {
 pd.DataFrame(ranges).T
 
 # %% tags=["remove-cell"]
-assert all(a["correlation"].min() > 0.95 for a in agreement.values())
+for a in agreement.values():
+    assert a["correlation"].min() > 0.98
+    assert abs(a["fraction"] - 1).max() < 0.15
+    assert abs(a["columns"] - 1).max(initial=0) < 0.1
+    assert abs(a["background"]).max() < 0.05
 
 # %% [markdown]
 # ## Sessions, and why the split matters
