@@ -5,7 +5,8 @@ remaining path (single scattering onto it, and on the way through the rest of th
 off it), and with the elastic cross section of a column that interferes with itself.
 The share of diffuse electrons that stays guided (`channelling.GUIDED`) is not taken off the second path again:
 multislice agrees better so, in heavy crystals by some percent. That share and `DELOCALISATION` are the only fitted
-numbers: chosen on a grid so that the worst figure of four crystals is best, see bench/fit_channelling.py. Lengths in angstrom.
+numbers: chosen on a grid so that the worst figure of four crystals is best, see bench/fit_channelling.py.
+Lengths in angstrom.
 """
 
 from __future__ import annotations
