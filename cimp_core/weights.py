@@ -33,7 +33,11 @@ class Shipped(NamedTuple):
 
 FOLDER = Path(__file__).parent / "data"
 
-WEIGHTS: dict[str, Shipped] = {}
+WEIGHTS: dict[str, Shipped] = {
+    "cimp-twin-s": Shipped(
+        "cimp-twin-s.safetensors", "5049a0f62534031955841a7167836a10eafb2ac033efdda10ec681cadd018f89"
+    ),
+}
 """Weights that come with the package, by name."""
 
 FORMAT = "cimp-1"
@@ -73,7 +77,9 @@ def info(name: str | Path) -> dict[str, Any]:
     return {**record, "model": dataclasses.asdict(config)}
 
 
-def save(model: Cimp, path: str | Path, record: Mapping[str, Any], *, half: bool = False, force: bool = False) -> str:
+def save(
+    model: Cimp, path: str | Path, record: Mapping[str, Any], *, half: tuple[str, ...] = (), force: bool = False
+) -> str:
     """Write a model and return the sha256 of the file.
 
     Parameters
@@ -82,8 +88,9 @@ def save(model: Cimp, path: str | Path, record: Mapping[str, Any], *, half: bool
         Ends in ``.safetensors``; a model card with the suffix ``.md`` is written beside it.
     record : mapping
         How it was trained, as plain JSON values: command, data, seed, settings, scores.
-    half : bool
-        Store matrices and kernels as float16; check first that rankings stay the same.
+    half : tuple of str
+        Store matrices and kernels whose names start so as float16, ``("",)`` for all; see
+        `cimp_core.pretrain.half_is_enough` on when rankings stay the same.
     force : bool
         Overwrite.
     """
@@ -95,7 +102,7 @@ def save(model: Cimp, path: str | Path, record: Mapping[str, Any], *, half: bool
     tensors = {}
     for key, value in model.state_dict().items():
         # Norms hold variances beyond float16's range, and are few.
-        small = half and value.ndim > 1 and value.is_floating_point()
+        small = key.startswith(half) and value.ndim > 1 and value.is_floating_point()
         tensors[key] = value.detach().cpu().to(torch.float16 if small else value.dtype).contiguous()
     # One entry only: safetensors writes several in random order, and the checksum would change.
     header = {"format": FORMAT, "config": dataclasses.asdict(model.config), "record": dict(record)}
@@ -152,9 +159,10 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _card(path: Path, model: Cimp, record: Mapping[str, Any], digest: str, half: bool, size: int) -> str:
+def _card(path: Path, model: Cimp, record: Mapping[str, Any], digest: str, half: tuple[str, ...], size: int) -> str:
     """Model card in Markdown."""
     count = sum(p.numel() for p in model.parameters())
+    stored = {(): "float32", ("",): "float16 (norms float32)"}.get(half, f"float32, {' and '.join(half)}* as float16")
     rows = "\n".join(f"| {k} | `{json.dumps(v)}` |" for k, v in sorted(record.items()))
     return f"""# {path.stem}
 
@@ -162,20 +170,21 @@ CIMP: a ResNet-18 for HAADF-STEM images ({model.config.width} channels in its fi
 and a small network for their seven acquisition parameters, trained so that the embeddings of an image and of its
 settings agree.
 
-- {count:,} parameters, stored in {size / 1e6:.1f} MB as {"float16 (norms float32)" if half else "float32"};
+- {count:,} parameters, stored in {size / 1e6:.1f} MB as {stored};
   inverse temperature {model.scale:.1f}
 - sha256 `{digest}`
 - licence GPL-3.0-or-later
 
 ## It learnt from simulation
 Every training image comes from a physics-based simulation, not from a microscope. Scores below are scores
-on simulated images of held-out sessions. How well it carries over to a given instrument is not known
-until it is measured there.
+on simulated images of held-out sessions, at 300 kV, on invented instruments. How well it carries over to
+a given instrument is not known until it is measured there.
 
 ## What it is for
 Teaching, tests, and a starting point for training on a laboratory's own images.
 
 ## What it must not be used for
+- To decide about an experiment or a specimen, or as evidence of how a published image was taken.
 - To certify the calibration or the settings of an instrument, or to replace recorded metadata.
 - On anything but HAADF-STEM images; on images below 32 x 32 pixels.
 - With absolute intensity on images that are not Velox 16-bit: there the absolute channel is masked, and the

@@ -280,9 +280,10 @@ def test_bf16_trains_on_a_cpu(data):
 def test_half_precision_is_refused_where_scores_change(data):
     model = pretrain(data, None, TINY)
     validation = Validation(data, 48)
-    assert half_is_enough(model, validation) in (True, False)
+    late = ("image_encoder.stages.2.", "image_encoder.stages.3.", "image_encoder.head.")
+    assert half_is_enough(model, validation) in (("",), late, ())
     last = model.metadata_encoder.mlp[-1]
     with torch.no_grad():  # the length of a row does not matter, but weights this small vanish in float16
         last.weight.mul_(1e-9)
         last.bias.zero_()
-    assert not half_is_enough(model, validation)
+    assert half_is_enough(model, validation) in (late, ())

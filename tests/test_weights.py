@@ -46,7 +46,7 @@ def test_round_trip_is_exact_and_keeps_config_and_record(tmp_path, model):
 
 def test_half_precision_is_half_the_size_and_nearly_the_same(tmp_path, model):
     weights.save(model, tmp_path / "full.safetensors", {})
-    weights.save(model, tmp_path / "half.safetensors", {}, half=True)
+    weights.save(model, tmp_path / "half.safetensors", {}, half=("",))
     full, half = ((tmp_path / f"{n}.safetensors").stat().st_size for n in ("full", "half"))
     assert half < 0.6 * full
     again = weights.load(tmp_path / "half.safetensors")

@@ -76,10 +76,11 @@ def pretrain(
     }
     digest = weights.save(model, path, record, half=half, force=True)
     if json_:
-        json.dump({"weights": str(path), "sha256": digest, "half": half, **scores}, sys.stdout)
+        json.dump({"weights": str(path), "sha256": digest, "half": list(half), **scores}, sys.stdout)
         print()
     else:
-        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB {'float16' if half else 'float32'}  sha256 {digest}")
+        kind = "float16" if half == ("",) else "partly float16" if half else "float32"
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB {kind}  sha256 {digest}")
         print("validation, one crop: " + "  ".join(f"{k[4:]} {v:.3g}" for k, v in scores.items()))
 
 
