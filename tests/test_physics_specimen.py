@@ -7,7 +7,7 @@ from scipy import ndimage
 from cimp_core.errors import OutOfRangeError
 from cimp_core.simulate import pieces
 from cimp_core.simulate.lattice_image import cell_mean
-from cimp_core.simulate.optics import Optics
+from cimp_core.simulate.optics import Optics, probe_deviation
 from cimp_core.simulate.specimen import MATERIALS, Specimen, draw_specimen, expectation
 from cimp_core.simulate.structures import zone_axis_cell
 
@@ -128,3 +128,31 @@ def test_bright_field_and_unknown_materials_are_refused():
         draw_specimen(np.random.default_rng(0), 2e-11, 16, material="unobtainium")
     with pytest.raises(OutOfRangeError):
         draw_specimen(np.random.default_rng(0), 0.0, 16)
+
+
+@pytest.mark.parametrize("optics", [OPTICS, Optics(convergence_angle=8e-3), Optics(source_size=4e-10)])
+def test_a_boundary_is_as_sharp_as_the_probe(optics):
+    """Two crystals off any zone axis, side by side: an error function whose width is that of the probe."""
+    halves = [
+        pieces.Grain((name, zone), (0.0, 0.0, 0.0), None, 400.0, ("half", 0.0, 0.0, normal))
+        for name, zone, normal in (("Au", "001", 0.0), ("Si", "110", np.pi))
+    ]
+    flat = np.array([[0.0, 0.0, np.pi / 2]])
+    both = Specimen("Au", "interface", tuple(halves), 0.0, (0.0, 0.0), None, flat, np.zeros((1, 3)), np.zeros((0, 3)))
+    step, size = 5e-12, 512
+    image = expectation(both, optics, *ANGLES, step, size)
+    silicon, gold = image[:, 0].mean(), image[:, -1].mean()
+    share = (image.mean(0) - silicon) / (gold - silicon)
+    assert share.min() > -1e-6 and share.max() < 1 + 1e-6
+    assert (share[size // 2 - 1] + share[size // 2]) / 2 == pytest.approx(0.5, abs=1e-3)
+    x = (np.arange(size) - (size - 1) / 2) * step
+    width = np.interp(0.75, share, x) - np.interp(0.25, share, x)
+    assert width == pytest.approx(1.349 * probe_deviation(optics), rel=0.02)
+
+
+def test_the_probe_deviation_is_that_of_a_gaussian_where_the_source_rules():
+    broad = Optics(convergence_angle=30e-3, source_size=1e-9)
+    # The half is looked up on a grid of spatial frequencies, good to some percent.
+    assert probe_deviation(broad) == pytest.approx(1e-9 / 2.3548, rel=0.02)
+    fine = probe_deviation(Optics(convergence_angle=20e-3))
+    assert probe_deviation(Optics(convergence_angle=10e-3)) == pytest.approx(2 * fine, rel=0.01)

@@ -55,8 +55,8 @@ class Grain:
     thickness : float
         At the origin of the field, or of a particle at its middle.
     shape : tuple
-        ("all",), ("half", x, y, angle): the side to which the normal at `angle` points, or
-        ("ball", x, y, radius, flatness).
+        ("all",); ("half", x, y, angle), the side to which the normal at `angle` points; ("cell", own, seeds), all that
+        is nearer to seed number `own` than to the others; or ("ball", x, y, radius, flatness).
     sites : (m, 5) float array
         Point defects: column, x, y, depth, change of scattering against the column's own atom (-1: a vacancy).
     """
