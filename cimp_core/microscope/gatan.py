@@ -12,14 +12,14 @@ from typing import Any
 
 from .record import LENGTHS, Evidence, RawValue, lookup, number
 
-__all__ = ["is_gatan", "look_up"]
+__all__ = ["look_up", "recognises"]
 
 # Channels bear any name, "Signal 0" included; one with these letters tells the detector (HAADF, ADF, ABF, SEI ...).
 _DETECTOR = re.compile(r"DF|BF|\bSEI?\b")
 _NOWHERE = "DigitalMicrograph does not record it"
 
 
-def is_gatan(tree: Any) -> bool:
+def recognises(tree: Any) -> bool:
     """Whether `tree`, an ``original_metadata`` dict, was written by DigitalMicrograph."""
     return isinstance(lookup(tree, "ImageList"), Mapping)
 

@@ -10,41 +10,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NotHAADFError
 from ..metadata import Acquisition
 from . import gatan, hspy, velox
-from .record import Evidence, Instrument, RawValue, accept
+from .record import Evidence, Instrument, RawValue, Sighting, accept
 
 if TYPE_CHECKING:
     from hyperspy.signals import Signal2D
 
-__all__ = ["Micrograph", "Sighting", "judge", "sight"]
+__all__ = ["Micrograph", "judge", "sight"]
 
-
-@dataclass(frozen=True)
-class Sighting:
-    """What one signal of a file is, whether or not it is a HAADF-STEM image.
-
-    Parameters
-    ----------
-    title : str
-        Title of the signal; free text, never used to recognise a detector.
-    shape : tuple of int
-        Shape of the data, (rows, columns) or (frames, rows, columns) for images.
-    why : str
-        Empty for a HAADF-STEM image, else what the signal is instead.
-    detector : str or None
-        Detector as the file names it.
-    raw : dict of str to RawValue
-        The values found, in SI.
-    """
-
-    title: str
-    shape: tuple[int, ...]
-    why: str
-    detector: str | None = None
-    raw: dict[str, RawValue] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        size = f" ({' x '.join(map(str, self.shape))})" if self.shape else ""
-        return f"{self.title!r}{size}: {self.why or 'a HAADF-STEM image'}"
+# Each knows its own ``original_metadata``, so a .hspy saved from a vendor's file goes by that vendor's rules.
+_VENDORS = (velox, gatan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +124,9 @@ def sight(signal: Any, detector: str | None = None) -> tuple[Evidence | None, Si
     tree = signal.original_metadata.as_dictionary()
     fault = hspy.image_fault(signal)
     evidence = None
-    if velox.is_velox(tree):
-        evidence = velox.look_up(tree)
-    elif gatan.is_gatan(tree):
-        evidence = gatan.look_up(tree)
+    vendor = next((v for v in _VENDORS if v.recognises(tree)), None)
+    if vendor is not None:
+        evidence = vendor.look_up(tree)
     elif not fault:
         evidence = hspy.look_up(signal)
     if evidence is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import OutOfRangeError
 from ..metadata import PARAMETERS, UNITS, Acquisition
 
-__all__ = ["LENGTHS", "Evidence", "Instrument", "RawValue", "accept", "lookup", "number"]
+__all__ = ["LENGTHS", "Evidence", "Instrument", "Loaded", "RawValue", "Sighting", "accept", "lookup", "number"]
 
 LENGTHS = {"m": 1.0, "mm": 1e-3, "µm": 1e-6, "um": 1e-6, "nm": 1e-9, "pm": 1e-12, "å": 1e-10, "a": 1e-10, "n_m": 1e-9}
 """Metres in one unit of an axis; keys are lower case, with the micro sign U+00B5. "n_m" is Berkeley EMD's nm."""
@@ -84,6 +84,44 @@ class Instrument:
     detector: str | None = None
     microscope: str | None = None
     date: str | None = None
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What one signal of a file is, whether or not it is a HAADF-STEM image.
+
+    Parameters
+    ----------
+    title : str
+        Title of the signal; free text, never used to recognise a detector.
+    shape : tuple of int
+        Shape of the data, (rows, columns) or (frames, rows, columns) for images.
+    why : str
+        Empty for a HAADF-STEM image, else what the signal is instead.
+    detector : str or None
+        Detector as the file names it.
+    raw : dict of str to RawValue
+        The values found, in SI.
+    """
+
+    title: str
+    shape: tuple[int, ...]
+    why: str
+    detector: str | None = None
+    raw: dict[str, RawValue] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        size = f" ({' x '.join(map(str, self.shape))})" if self.shape else ""
+        return f"{self.title!r}{size}: {self.why or 'a HAADF-STEM image'}"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a vendor module gets out of one file: HyperSpy signals, what else is in it, what to tell the user."""
+
+    signals: list[Any]
+    others: tuple[Sighting, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from .record import LENGTHS, Evidence, RawValue, lookup, number
+from ..errors import UnreadableFileError
+from .record import LENGTHS, Evidence, RawValue, Sighting, lookup, number
 
-__all__ = ["is_velox", "look_up", "other_data"]
+__all__ = ["look_up", "recognises", "survey"]
 
 _OLD = "Velox did not record it"
 
 
-def is_velox(tree: Any) -> bool:
+def recognises(tree: Any) -> bool:
     """Whether `tree`, an ``original_metadata`` dict, was written by Velox."""
     return isinstance(lookup(tree, "BinaryResult"), Mapping) and isinstance(lookup(tree, "Optics"), Mapping)
 
@@ -107,13 +109,21 @@ def _date(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
-def other_data(file: Any) -> dict[str, int]:
-    """How many data sets of each kind an open Velox HDF5 file holds beside images, without reading any."""
-    kinds = {
-        "Spectrum": "EDS spectrum",
-        "SpectrumStream": "EDS spectrum stream",
-        "SpectrumImage": "EDS spectrum image",
-        "EelsSpectrumImage": "EELS spectrum image",
-    }
-    counts = {what: len(file.get(f"Data/{group}") or ()) for group, what in kinds.items()}
-    return {what: count for what, count in counts.items() if count}
+def survey(path: Path) -> tuple[Sighting, ...]:
+    """Make sure that an .emd file is Velox's, and list what it holds beside images, without reading any."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if "Version" not in file or "Data" not in file:
+            raise UnreadableFileError(
+                f"{path}: an .emd file, but not one of Velox (Berkeley EMD?): "
+                "load it with HyperSpy and use Micrograph.from_signal"
+            )
+        kinds = {
+            "Spectrum": "EDS spectrum",
+            "SpectrumStream": "EDS spectrum stream",
+            "SpectrumImage": "EDS spectrum image",
+            "EelsSpectrumImage": "EELS spectrum image",
+        }
+        counts = {what: len(file.get(f"Data/{group}") or ()) for group, what in kinds.items()}
+    return tuple(Sighting(what, (), f"{count} in the file") for what, count in counts.items() if count)
