@@ -1,5 +1,6 @@
 """Damaged files end in a valid answer or a clear refusal, in time, and the caller lives on."""
 
+import re
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -26,9 +27,19 @@ FILES = (
     "hyperspy+rosettasciio/rsciio/tests/data/emd/fei_example_dpc_titles.emd",
     "hyperspy+rosettasciio/rsciio/tests/data/emd/fei_example_tem_stack.emd",
     "hyperspy+rosettasciio/rsciio/tests/data/emd/velox_EELS_EDS.zip",
+    "hyperspy+rosettasciio/rsciio/tests/data/mrc/HAADFscan.mrc",
     "ercius+openNCEM/ncempy/data/STEM HAADF Diffraction Micro.emd",
     "ercius+openNCEM/ncempy/data/Camera Ceta Imaging Micro.emd",
     "ercius+openNCEM/ncempy/data/Acquisition_18.emd",
+    "ercius+openNCEM/ncempy/data/16_STOimage.emi",
+    "ercius+openNCEM/ncempy/data/16_STOimage_1.ser",
+    "hyperspy+rosettasciio/rsciio/tests/data/tia/old/16x16_STEM_BF_DF_acquire.emi",
+    "hyperspy+rosettasciio/rsciio/tests/data/tia/old/16x16_STEM_BF_DF_acquire_2.ser",
+    "hyperspy+rosettasciio/rsciio/tests/data/tia/old/16x16x5_STEM_BF_DF_preview.emi",
+    "hyperspy+rosettasciio/rsciio/tests/data/tia/old/16x16x5_STEM_BF_DF_preview_1.ser",
+    "hyperspy+rosettasciio/rsciio/tests/data/tia/old/64x64x5_TEM_preview_1.ser",
+    "hyperspy+rosettasciio/rsciio/tests/data/tia/new/128x128-TEM_search.emi",
+    "hyperspy+rosettasciio/rsciio/tests/data/tia/new/128x128-TEM_search_1.ser",
     "pycroscopy+SciFiDatasets/data/microscopy/em/tem/EMDReader_Image_FEI.emd",
     "pycroscopy+SciFiDatasets/data/microscopy/em/tem/EMDReader_Spectrum_FEI.emd",
     "pycroscopy+SciFiDatasets/data/microscopy/em/tem/DMReader_Image_SI-Survey.dm3",
@@ -92,10 +103,22 @@ def test_damaged_copies_of_real_files(shared, reader, tmp_path, name, request, r
             original, suffix = archive.read(member), Path(member).suffix
     else:
         original, suffix = path.read_bytes(), path.suffix
+    if suffix in (".emi", ".ser"):  # TIA: NAME.emi and NAME_1.ser, NAME_2.ser ... are read together
+        stem = re.sub(r"(_\d+)?\.\w+$", "", path.name)
+        suffix = path.name.removeprefix(stem)
+        for other in path.parent.glob(f"{stem}[._]*"):
+            (tmp_path / other.name.replace(stem, "damaged")).write_bytes(other.read_bytes())
     outcomes = attack(reader, original, suffix, tmp_path, request.config.getoption("--fuzz"), seed=len(original))
     record_property("outcomes", dict(outcomes))
     print(f"\n{path.name}: {dict(outcomes)}")
     assert sum(outcomes.values()) >= request.config.getoption("--fuzz")
+    assert outcomes["unreadable"] > 0
+
+
+def test_damaged_copies_of_a_zip_with_its_member(shared, reader, tmp_path, request):
+    original = (shared / "data" / "hyperspy+rosettasciio/rsciio/tests/data/emd/velox_EELS_EDS.zip").read_bytes()
+    outcomes = attack(reader, original, ".zip", tmp_path, request.config.getoption("--fuzz"), seed=1)
+    print(f"\nthe zip itself: {dict(outcomes)}")
     assert outcomes["unreadable"] > 0
 
 

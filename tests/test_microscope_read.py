@@ -146,14 +146,6 @@ def test_reasons_are_in_plain_words(shared):
     assert survey["beam_current"] == "0 A: the current was not measured"
 
 
-def test_half_fft_is_skipped_and_listed(shared):
-    shot = one(shared / "data" / RSCIIO / "emd/FFTComplexEven.emd")
-    assert shot.instrument.detector == "HAADF"
-    assert [s.title for s in shot.skipped] == ["Half FFT"]
-    assert shot.skipped[0].detector == "HAADF"  # the trap: the FFT carries the detector of its image
-    assert "complex data (an FFT" in shot.skipped[0].why
-
-
 def test_instrument(shared):
     instrument = one(shared / "data" / RSCIIO / "emd/FFTComplexEven.emd").instrument
     assert (instrument.voltage, instrument.camera_length, instrument.outer_collection_angle) == (300e3, 0.091, 0.2)
@@ -180,20 +172,6 @@ def test_default_camera_length_of_an_unconnected_microscope_is_not_believed(shar
     shot = one(shared / "data" / SCIFI / "DMReader_Image_SI-Survey.dm3")
     assert shot.raw["camera_length"].value == pytest.approx(2.8e-3)
     assert shot.instrument.camera_length is None and shot.instrument.microscope is None
-
-
-def test_stackbuilder_tags_are_found_and_the_series_stays_a_series(shared):
-    shot = one(shared / "data" / DM / "test_stackbuilder_imagestack.dm3")
-    assert "source.Tags at creation" in shot.raw["dwell_time"].key
-    assert shot.image.axes_manager.navigation_shape == (3,)
-
-
-def test_gatan_intensity_calibration_is_not_taken_for_gain_and_offset(shared):
-    # The stack has Variance_linear_model gain_factor 0.157 and gain_offset 2.2e6.
-    shot = one(shared / "data" / DM / "test_stackbuilder_imagestack.dm3")
-    assert "gain_factor" in str(shot.image.metadata)
-    assert shot.acquisition.detector_gain is None and shot.acquisition.detector_offset is None
-    assert "detector_gain" not in shot.raw
 
 
 def test_dpc_file_can_be_inspected_and_read_by_detector(shared):
@@ -227,34 +205,6 @@ def spectroscopy(shared, tmp_path_factory):
     with zipfile.ZipFile(shared / "data" / RSCIIO / "emd/velox_EELS_EDS.zip") as archive:
         (name,) = archive.namelist()
         return archive.extract(name, folder)
-
-
-def test_two_acquisitions_of_one_file_keep_their_own_optics(spectroscopy):
-    overview, map_ = sorted(read(spectroscopy, detector="DF-S"), key=lambda shot: -shot.image.data.size)
-    expected = {
-        "pixel_size": 1.5866e-7,
-        "dwell_time": 5.6e-5,
-        "convergence_angle": 0.021434,
-        "beam_current": 7.315e-13,
-        "detector_gain": 27.3063,
-        "detector_offset": 0,
-        "inner_collection_angle": 0.018493,
-        "voltage": 300e3,
-        "camera_length": 0.0877,
-    }
-    assert {n: overview.raw[n].value for n in expected} == pytest.approx(expected, rel=1e-3)
-    assert overview.raw["detector_gain"].key == "Detectors.Detector-2.Gain"
-    assert overview.acquisition.beam_current is None and overview.acquisition.detector_offset == 0
-    assert map_.raw["dwell_time"].value == pytest.approx(9.0837e-3, rel=1e-3)
-    assert map_.raw["camera_length"].value == pytest.approx(0.4349, rel=1e-3)
-    assert map_.raw["inner_collection_angle"].value == pytest.approx(0.0036648, rel=1e-3)
-    assert any("inside the convergence angle" in note for note in overview.notes)
-
-
-def test_gain_is_found_without_detector_metadata(spectroscopy):
-    shot = read(spectroscopy, detector="DF-S")[0]
-    assert not shot.image.original_metadata.get_item("DetectorMetadata")  # HyperSpy lost it ...
-    assert shot.raw["detector_gain"].value == pytest.approx(27.3063, rel=1e-3)  # ... the index did not
 
 
 def test_a_file_without_haadf_names_the_detectors_it_has(spectroscopy):

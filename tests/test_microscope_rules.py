@@ -121,18 +121,6 @@ def test_scanned_image_without_a_detector_name_is_returned_and_says_so(velox):
     assert any("does not name the detector" in note for note in shot.notes)
 
 
-def test_frames_beside_a_spectrum_image_are_all_read(tmp_path):
-    # HyperSpy alone gives the first frame of such a file only.
-    frames = np.stack([IMAGE, IMAGE // 2, IMAGE // 3])
-    path = write_velox(tmp_path / "a.emd", frames, SETTINGS)
-    with h5py.File(path, "r+") as file:
-        for name in ("Data/SpectrumImage/1", "Data/SpectrumStream/1", "Presentation/Displays/ImageDisplay"):
-            file.create_group(name)
-    (shot,) = read(path)
-    assert (shot.image.data == frames).all()
-    assert [s.title for s in shot.skipped] == ["EDS spectrum stream", "EDS spectrum image"]
-
-
 def test_brackets_in_a_name_are_no_pattern(tmp_path):
     (shot,) = read(write_velox(tmp_path / "area [1] *.emd", IMAGE, SETTINGS))
     assert shot.acquisition == SETTINGS

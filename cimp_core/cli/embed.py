@@ -15,7 +15,7 @@ from ..errors import CimpError, OutOfRangeError
 
 
 def embed(
-    files: Annotated[list[Path], typer.Argument(help="Micrographs: .emd, .dm3, .dm4, .hspy.")],
+    files: Annotated[list[Path], typer.Argument(help=".emd .dm3 .dm4 .emi .ser .mrc .ndata .h5 .tif .hspy .zip")],
     out: Annotated[Path, typer.Option(help="Result: .npz or .csv.")],
     weights: Annotated[str, typer.Option(help="Shipped name or file.")] = "cimp-twin-s",
     crops: Annotated[int, typer.Option(help="Crops averaged an image: 1, 4, 16; 0 for the whole image at once.")] = 4,

@@ -21,7 +21,7 @@ __all__ = ["human", "info", "parse_settings"]
 
 
 def info(
-    files: Annotated[list[Path], typer.Argument(help="Micrographs: .emd, .dm3, .dm4, .hspy.")],
+    files: Annotated[list[Path], typer.Argument(help=".emd .dm3 .dm4 .emi .ser .mrc .ndata .h5 .tif .hspy .zip")],
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -107,6 +107,7 @@ def _record(file: Path, number: int, shot: Micrograph) -> dict[str, Any]:
 
     return {
         "path": str(file),
+        "member": _member(shot),
         "image": number,
         "title": str(shot.image.metadata.General.title),
         "shape": list(shot.image.data.shape),
@@ -122,6 +123,11 @@ def _record(file: Path, number: int, shot: Micrograph) -> dict[str, Any]:
     }
 
 
+def _member(shot: Micrograph) -> str | None:
+    """Name within the zip that the image came from."""
+    return (shot.path or "").partition("!/")[2] or None
+
+
 def _show(file: Path, number: int, count: int, shot: Micrograph) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -129,7 +135,7 @@ def _show(file: Path, number: int, count: int, shot: Micrograph) -> None:
 
     instrument, console = shot.instrument, Console(highlight=False)
     shape = " x ".join(map(str, shot.image.data.shape))
-    which = f" [{number + 1} of {count}]" if count > 1 else ""
+    which = f" {_member(shot) or ''}".rstrip() + (f" [{number + 1} of {count}]" if count > 1 else "")
     table = Table(
         title=escape(f"{file.name}{which}"), title_justify="left", title_style="bold", box=None, pad_edge=False
     )

@@ -12,7 +12,7 @@ import typer
 
 
 def retrieve(
-    file: Annotated[Path, typer.Argument(help="One micrograph: .emd, .dm3, .dm4, .hspy.")],
+    file: Annotated[Path, typer.Argument(help="Micrograph: .emd .dm3 .dm4 .emi .ser .mrc .ndata .h5 .tif .hspy .zip")],
     against: Annotated[Path, typer.Option(help="Data set (HDF5) whose settings are the candidates.")],
     top: Annotated[int, typer.Option(help="How many to show.")] = 5,
     weights: Annotated[str, typer.Option(help="Shipped name or file.")] = "cimp-twin-s",

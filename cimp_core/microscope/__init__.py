@@ -1,4 +1,4 @@
-"""Real micrographs: Velox .emd, Gatan .dm3/.dm4 and HyperSpy .hspy files in, `Micrograph` out.
+"""Real micrographs: files of Velox, DigitalMicrograph, TIA, Nion Swift, Berkeley EMD and others in, `Micrograph` out.
 
 `read` is the way in; `inspect` tells what every signal of a file is; `worker.KillableReader` does the same
 as `read` in a process of its own, for files that may be damaged.
@@ -29,7 +29,8 @@ def read(
     Parameters
     ----------
     path : path-like
-        A Velox .emd, Gatan .dm3 or .dm4, or HyperSpy .hspy file.
+        Velox or Berkeley .emd, Gatan .dm3 or .dm4, TIA .emi or .ser, .mrc, Nion .ndata or .h5, .tif, .hspy; or a
+        .zip of such files, each then named ``archive.zip!/name``.
     override : mapping, optional
         Values in SI for what the file lacks, e.g. ``{"beam_current": 50e-12}``; they also replace what
         it has, and ``None`` withholds a value. Their provenance is "user".
@@ -53,16 +54,17 @@ def read(
         `override` names an unknown parameter or an impossible value.
     """
     loaded = load(path, lazy)
-    seen = [(signal, *sight(signal, detector)) for signal in loaded.signals]
-    skipped = tuple(s for _, _, s in seen if s.why) + loaded.others
-    found = [(signal, evidence) for signal, evidence, s in seen if not s.why]
+    paths = loaded.paths or [str(path)] * len(loaded.signals)
+    seen = [(signal, *sight(signal, detector), where) for signal, where in zip(loaded.signals, paths, strict=True)]
+    skipped = tuple(s for _, _, s, _ in seen if s.why) + loaded.others
+    found = [(signal, evidence, where) for signal, evidence, s, where in seen if not s.why]
     if not found:
         what = "; ".join(map(str, skipped)) or "no data at all"
         wanted = f"an image of the detector {detector}" if detector else "a HAADF-STEM image"
         names = sorted({s.detector for s in skipped if s.detector and s.why.startswith("an image of the detector")})
         hint = f". To read another detector: detector={' or '.join(map(repr, names))}" if names else ""
         raise NotHAADFError(f"{path}: no signal of this file is {wanted}. It holds {what}{hint}")
-    return [judge(s, e, override, path=str(path), skipped=skipped, notes=loaded.notes) for s, e in found]
+    return [judge(s, e, override, path=where, skipped=skipped, notes=loaded.notes) for s, e, where in found]
 
 
 def inspect(path: str | os.PathLike) -> list[Sighting]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NotHAADFError
 from ..metadata import Acquisition
-from . import gatan, hspy, velox
+from . import berkeley, gatan, hspy, mrc, nion, tia, velox
 from .record import Evidence, Instrument, RawValue, Sighting, accept
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Micrograph", "judge", "sight"]
 
 # Each knows its own ``original_metadata``, so a .hspy saved from a vendor's file goes by that vendor's rules.
-_VENDORS = (velox, gatan)
+_VENDORS = (velox, gatan, nion, tia, berkeley, mrc)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +169,7 @@ def judge(
         intensity, readout = "velox16", "mean"
     elif evidence.vendor == "gatan" and kind == "uint32":
         readout = "sum"
-    if intensity == "float" and evidence.vendor != "other":
+    if intensity == "float" and evidence.vendor not in ("nion", "berkeley", "mrc", "other"):
         evidence.notes.append("the data are floating point: processed since they were recorded")
     if evidence.detector is None:
         evidence.notes.append("the file does not name the detector: check that this is a HAADF image")

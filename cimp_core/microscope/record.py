@@ -122,6 +122,7 @@ class Loaded:
     signals: list[Any]
     others: tuple[Sighting, ...] = ()
     notes: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()  # of each signal, where they come from several files
 
 
 @dataclass

@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnreadableFileError
 from .record import LENGTHS, Evidence, RawValue, Sighting, lookup, number
 
-__all__ = ["look_up", "recognises", "survey"]
+__all__ = ["is_velox", "look_up", "recognises", "survey"]
 
 _OLD = "Velox did not record it"
 
@@ -109,16 +108,19 @@ def _date(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
-def survey(path: Path) -> tuple[Sighting, ...]:
-    """Make sure that an .emd file is Velox's, and list what it holds beside images, without reading any."""
+def is_velox(path: Path) -> bool:
+    """Whether an .emd file was written by Velox; the other kind, Berkeley's, bears the same ending."""
     import h5py
 
     with h5py.File(path, "r") as file:
-        if "Version" not in file or "Data" not in file:
-            raise UnreadableFileError(
-                f"{path}: an .emd file, but not one of Velox (Berkeley EMD?): "
-                "load it with HyperSpy and use Micrograph.from_signal"
-            )
+        return "Version" in file and "Data" in file
+
+
+def survey(path: Path) -> tuple[Sighting, ...]:
+    """List what a Velox .emd file holds beside images, without reading any."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
         kinds = {
             "Spectrum": "EDS spectrum",
             "SpectrumStream": "EDS spectrum stream",

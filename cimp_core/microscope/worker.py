@@ -10,11 +10,13 @@ import contextlib
 import os
 import pickle
 import queue
+import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,19 @@ class KillableReader:
         self.close()
 
     def read(
-        self, path: str | os.PathLike, override: Mapping[str, float | None] | None = None, detector: str | None = None
-    ) -> list[Micrograph]:
-        """As `cimp_core.read`; a hang, a crash or a lack of memory raises `UnreadableFileError` too."""
+        self,
+        path: str | os.PathLike,
+        override: Mapping[str, float | None] | None = None,
+        detector: str | None = None,
+        then: Callable[[list[Micrograph]], Any] | None = None,
+    ) -> Any:
+        """As `cimp_core.read`; a hang, a crash or a lack of memory raises `UnreadableFileError` too.
+
+        With `then`, an importable function or a `partial` of one, what that makes of the micrographs comes back in
+        their place: it runs in the process, which saves sending and rebuilding them.
+        """
         self.start()
-        request = (os.path.abspath(path), dict(override) if override else None, detector)
+        request = (os.path.abspath(path), dict(override) if override else None, detector, then)
         try:
             _send(self._process.stdin, request)
             done, answer = self._receive(self.timeout)
@@ -91,6 +101,7 @@ class KillableReader:
             with contextlib.suppress(OSError):  # what was left to send to a process that is gone
                 self._process.stdin.close()
             self._process = None
+            self._scratch.cleanup()
 
     def start(self) -> None:
         """Start the process now; `read` does it where needed."""
@@ -99,8 +110,11 @@ class KillableReader:
         root = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         # More threads would only take address space here: each reserves its own stack and arena.
+        # Of its own, for a process that is killed leaves behind what it unpacked.
+        self._scratch = tempfile.TemporaryDirectory(prefix="cimp-", ignore_cleanup_errors=True)
         env = os.environ | {
             "PYTHONPATH": paths,
+            "TMPDIR": self._scratch.name,
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",
@@ -156,6 +170,7 @@ def _serve(memory: int) -> None:
     """The worker's loop: a request in, an answer out, until the caller is gone."""
     import traceback
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; its caller decides
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing a library prints may get between the answers
     from . import read
@@ -166,9 +181,10 @@ def _serve(memory: int) -> None:
     _send(answers, "ready")
     source = sys.stdin.buffer
     while header := source.read(8):
-        path, override, detector = pickle.loads(source.read(struct.unpack("<Q", header)[0]))
+        path, override, detector, then = pickle.loads(source.read(struct.unpack("<Q", header)[0]))
         try:
-            _send(answers, (True, read(path, override=override, detector=detector)))
+            shots = read(path, override=override, detector=detector)
+            _send(answers, (True, then(shots) if then else shots))
         except CimpError as error:
             _send(answers, (False, error))
         except MemoryError:
@@ -180,9 +196,12 @@ def _serve(memory: int) -> None:
 def _warm_up() -> None:
     """Load now what HyperSpy loads on first use, for loading must not count as reading."""
     import hyperspy.api as hs
+    import mrcfile.mrcfile  # noqa: F401
     import rsciio.digitalmicrograph
     import rsciio.emd._emd_velox
-    import rsciio.hspy  # noqa: F401
+    import rsciio.hspy
+    import rsciio.tia
+    import rsciio.tiff  # noqa: F401
 
     hs.signals.Signal2D([[0, 0], [0, 0]]).axes_manager[0].convert_to_units("nm")
 
