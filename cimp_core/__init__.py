@@ -10,6 +10,7 @@ from .errors import CimpError, NotHAADFError, OutOfRangeError, SchemaError, Unre
 from .metadata import PARAMETERS, Acquisition, Normalizer
 
 if TYPE_CHECKING:
+    from .build import BuildReport, build_dataset
     from .dataset import Dataset, open_dataset
     from .digital_twin import reacquire, twin
     from .microscope import Micrograph, read
@@ -23,6 +24,8 @@ _HOME = {
     "Micrograph": ".microscope",
     "Dataset": ".dataset",
     "open_dataset": ".dataset",
+    "build_dataset": ".build",
+    "BuildReport": ".build",
     "twin": ".digital_twin",
     "reacquire": ".digital_twin",
     "load": ".weights",
@@ -32,6 +35,7 @@ _HOME = {
 __all__ = [
     "PARAMETERS",
     "Acquisition",
+    "BuildReport",
     "CimpError",
     "Dataset",
     "Micrograph",
@@ -40,6 +44,7 @@ __all__ = [
     "OutOfRangeError",
     "SchemaError",
     "UnreadableFileError",
+    "build_dataset",
     "load",
     "open_dataset",
     "rank_metadata",

@@ -2,8 +2,9 @@
 
 One file holds ``full_res/000000 ...`` (one 2-D image each, sizes may differ), ``metadata_raw`` (n, 7) in SI units,
 ``metadata`` (n, 7) normalised, the statistics of that normalisation (``log_indices``, ``stats_mean``, ``stats_std``),
-``filepaths``, ``frame_indices``, ``total_frames`` and four attributes. Two additions are optional: ``missing`` (n, 7),
-true where ``metadata_raw`` is ``nan`` because the source file lacks the value, and ``materials`` (n,), a label each.
+``filepaths``, ``frame_indices``, ``total_frames`` and four attributes. Three additions are optional: ``missing``
+(n, 7), true where ``metadata_raw`` is ``nan`` because the source file lacks the value, ``materials`` (n,), a label
+each, and ``intensity`` (n,), the scale of each image's counts.
 Which columns are log-transformed and with which statistics is read from the file and never assumed.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 from .dataset_writer import write_dataset
 from .errors import OutOfRangeError, SchemaError, UnreadableFileError
 from .metadata import PARAMETERS, UNITS, Acquisition, Normalizer
+from .remote import RemoteFile, is_url, open_hdf5
 from .schema import image_faults, image_key, read_table, value_faults
 from .splits import split_indices
 
@@ -33,8 +35,8 @@ class Dataset:
 
     Attributes
     ----------
-    path : Path
-        The file, absolute.
+    path : Path or str
+        The file, absolute, or the address of one on a server.
     indices : (n,) int64 array
         Position in the file of each image of this view.
     metadata_raw : (n, 7) float64 array
@@ -54,15 +56,18 @@ class Dataset:
         so ids of two views may be compared.
     materials : list of str or None
         Label of each image; ``None`` where the file has none.
+    intensity : list of str or None
+        Scale of the counts: "velox16", "dm_counts", "float" or "unknown"; ``None`` where the file does not say.
     attributes : dict
         Attributes of the file.
     """
 
     def __init__(self, path: str | os.PathLike, indices: Sequence[int] | None = None):
-        self.path = Path(path).resolve()
-        self._handle, self._pid = None, None
-        with _open(self.path) as file:
-            table, faults = read_table(file)
+        self.path = path if is_url(path) else Path(path).resolve()
+        self._handle, self._remote, self._pid = None, None, None
+        table, faults = read_table(self.file, listing=not is_url(path))
+        if not is_url(path):
+            self.close()
         if faults:
             raise SchemaError(_report(path, faults))
         self._table = table
@@ -78,24 +83,31 @@ class Dataset:
         for name in ("metadata_raw", "metadata", "frame_indices", "total_frames", "sessions", "groups"):
             setattr(self, name, table[name][self.indices])
         self.filepaths = [table["filepaths"][i] for i in self.indices]
-        labels = table["materials"]
-        self.materials = None if labels is None else [labels[i] for i in self.indices]
+        for name in ("materials", "intensity"):
+            labels = table[name]
+            setattr(self, name, None if labels is None else [labels[i] for i in self.indices])
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __repr__(self) -> str:
-        return f"<Dataset {self.path.name}: {len(self)} images, {len(np.unique(self.sessions))} sessions>"
+        return f"<Dataset {Path(self.path).name}: {len(self)} images, {len(np.unique(self.sessions))} sessions>"
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_handle": None, "_pid": None}
+        return {**self.__dict__, "_handle": None, "_remote": None, "_pid": None}
 
     @property
     def file(self) -> h5py.File:
         """The open HDF5 file, read-only. A forked child must not share its parent's handle, so each has its own."""
-        if self._handle is None or self._pid != os.getpid():
-            self._handle, self._pid = _open(self.path), os.getpid()
+        if not self._handle or self._pid != os.getpid():
+            self._handle, self._remote = open_hdf5(self.path)
+            self._pid = os.getpid()
         return self._handle
+
+    @property
+    def remote(self) -> RemoteFile | None:
+        """The file on the server as this process reads it, with the bytes ``fetched``; ``None`` for a local file."""
+        return self._remote if self.file else None
 
     def close(self) -> None:
         """Close the file; it opens again when next used."""
@@ -107,6 +119,8 @@ class Dataset:
         """The images at `indices` of this view, in that order."""
         other = object.__new__(Dataset)
         other.__dict__.update(self.__getstate__())
+        if self._remote is not None:  # one connection and one store of blocks for all views in this process
+            other._handle, other._remote, other._pid = self._handle, self._remote, self._pid
         other._select(self.indices[np.asarray(indices)])
         return other
 
@@ -117,6 +131,27 @@ class Dataset:
     def shape(self, i: int) -> tuple[int, int]:
         """Height and width of image `i` [px], without reading it."""
         return self.file[image_key(self.indices[i])].shape
+
+    def on_scale(self, i: int) -> bool:
+        """Whether image `i` is on Velox's 16-bit scale, the one on which absolute intensity means something.
+
+        A file without ``intensity``, such as the published one, is taken at its images' type: uint16 is.
+        """
+        if self.intensity is not None:
+            return self.intensity[i] == "velox16"
+        return self.file[image_key(self.indices[i])].dtype == np.uint16
+
+    def series(self, i: int) -> np.ndarray:
+        """Positions in this view of the frames of the series that image `i` belongs to, in the order they were taken.
+
+        Frames of one source file form a series as long as `frame_indices` rises; where it falls back, as for a second
+        detector, the next series begins. Frames that the data set or the view leaves out are not there.
+        """
+        rows = np.array([k for k, name in enumerate(self.filepaths) if name == self.filepaths[i]])
+        rows = rows[np.argsort(self.indices[rows], kind="stable")]
+        frames, totals = self.frame_indices[rows], self.total_frames[rows]
+        number = np.r_[0, np.cumsum((np.diff(frames) <= 0) | (np.diff(totals) != 0))]
+        return rows[number == number[np.flatnonzero(rows == np.arange(len(self))[i])[0]]]
 
     def acquisition(self, i: int) -> Acquisition:
         """Settings of image `i`; a value that is absent or not above zero is ``None`` with its reason."""
@@ -201,12 +236,14 @@ class Dataset:
 
 
 def open_dataset(path: str | os.PathLike) -> Dataset:
-    """Open a data set for reading.
+    """Open a data set for reading: a file, or an address, ``hf://buckets/ORG/NAME/file.h5`` or ``https://...``.
+
+    At an address only the table is read; an image or a crop fetches its own bytes, see `Dataset.remote`.
 
     Raises
     ------
     UnreadableFileError
-        The file is absent, truncated, or not HDF5.
+        The file is absent, cannot be reached, truncated, or not HDF5.
     SchemaError
         The file does not follow the schema; the message names every fault.
     """
@@ -216,23 +253,14 @@ def open_dataset(path: str | os.PathLike) -> Dataset:
 def check_dataset(path: str | os.PathLike) -> list[str]:
     """Every fault of a data set, one line each; an empty list means that it follows the schema.
 
-    Looks at each image's shape, type and last pixel, not at every pixel.
+    Looks at each image's shape, type and last pixel, not at every pixel; on a server, at the first and the last image.
     """
     try:
-        with _open(path) as file:
-            _, faults = read_table(file)
-            return faults + value_faults(file) + image_faults(file)
+        with open_hdf5(path)[0] as file:
+            _, faults = read_table(file, listing=not is_url(path))
+            return faults + value_faults(file) + image_faults(file, listing=not is_url(path))
     except UnreadableFileError as error:
         return [str(error)]
-
-
-def _open(path: str | os.PathLike) -> h5py.File:
-    if not Path(path).is_file():
-        raise UnreadableFileError(f"{path}: no such file")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise UnreadableFileError(f"{path}: not a complete HDF5 file ({error}); fetch or write it again") from error
 
 
 def _report(path: str | os.PathLike, faults: Sequence[str]) -> str:

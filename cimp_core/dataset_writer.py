@@ -26,6 +26,7 @@ def write_dataset(
     frame_indices: Sequence[int] | None = None,
     total_frames: Sequence[int] | None = None,
     materials: Sequence[str] | None = None,
+    intensity: Sequence[str] | None = None,
     dose_threshold: float = 0.0,
     attributes: Mapping[str, object] | None = None,
     extra: Mapping[str, np.ndarray] | None = None,
@@ -33,8 +34,8 @@ def write_dataset(
 ) -> Path:
     """Write a data set, one image in memory at a time. Same arguments, same bytes.
 
-    The table is read after the last image: `metadata_raw`, `filepaths`, `materials` and `extra` must have their length
-    from the start, but may be filled while the images are drawn.
+    The table is read after the last image: `metadata_raw`, `filepaths`, `materials`, `intensity` and `extra` must have
+    their length from the start, but may be filled while the images are drawn.
 
     Parameters
     ----------
@@ -52,6 +53,8 @@ def write_dataset(
         Place in a series; single frames by default.
     materials : sequence of str, optional
         Label of each image.
+    intensity : sequence of str, optional
+        Scale of each image's counts, as `Micrograph.intensity` names it.
     dose_threshold : float
         Electrons per pixel below which images were left out; 0 if none were.
     attributes : mapping, optional
@@ -75,6 +78,7 @@ def write_dataset(
     columns = {
         "filepaths": filepaths,
         "materials": materials,
+        "intensity": intensity,
         "frame_indices": frame_indices,
         "total_frames": total_frames,
     }
@@ -127,7 +131,7 @@ def _write_table(file: h5py.File, raw: np.ndarray, log_indices: Sequence[int], c
         table[name] = np.full(count, value, np.int32) if given is None else np.asarray(given, dtype=np.int32)
     if np.isnan(raw).any():
         table["missing"] = np.isnan(raw)
-    for name in ("filepaths", "materials"):
+    for name in ("filepaths", "materials", "intensity"):
         if columns[name] is not None:
             table[name] = [str(entry) for entry in columns[name]]
     for name, value in table.items():

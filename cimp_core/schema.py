@@ -28,8 +28,9 @@ _COLUMNS = {  # name: (shape after the first axis n, or the whole shape), kinds 
     "total_frames": (("n",), "iu", "int32"),
     "materials": (("n",), "OS", "string"),
     "missing": (("n", _WIDTH), "b", "bool"),
+    "intensity": (("n",), "OS", "string"),
 }
-_OPTIONAL = ("materials", "missing")
+_OPTIONAL = ("materials", "missing", "intensity")
 
 
 def image_key(i: int) -> str:
@@ -58,8 +59,12 @@ def group_ids(raw: np.ndarray) -> np.ndarray:
     return rank[inverse.reshape(-1)]
 
 
-def read_table(file: h5py.File) -> tuple[dict, list[str]]:
-    """Everything but the images, and the faults for which the file cannot be used (then the table may be partial)."""
+def read_table(file: h5py.File, listing: bool = True) -> tuple[dict, list[str]]:
+    """Everything but the images, and the faults for which the file cannot be used (then the table may be partial).
+
+    `listing` looks up the name of every image. The names lie scattered between the images: on a server that costs
+    about a request each, so there only the first and the last are looked up.
+    """
     faults: list[str] = []
     count = _count(file)
     table = {name: _column(file, name, count, faults) for name in _COLUMNS}
@@ -67,7 +72,8 @@ def read_table(file: h5py.File) -> tuple[dict, list[str]]:
     labels = attributes.get("metadata_labels")
     if labels is not None and labels != list(LABELS):
         faults.append(f"attribute metadata_labels: {labels}, expected {list(LABELS)} in this order")
-    faults += _row_faults(file, count)
+    faults += _row_faults(file, count) if listing else _end_faults(file, count)
+    faults += _series_faults(file)
     if all(table[name] is not None for name in ("metadata_raw", "metadata", "stats_mean", "stats_std", "log_indices")):
         found = _statistics_faults(table) or _consistency_faults(table)
         faults += found
@@ -171,6 +177,27 @@ def _row_faults(file: h5py.File, count: int | None) -> list[str]:
     return faults
 
 
+def _end_faults(file: h5py.File, count: int | None) -> list[str]:
+    """Whether the first and the last row have their image."""
+    keys = [image_key(i) for i in sorted({0, count - 1})] if count else []
+    try:
+        return [f"{key}: absent or damaged, expected an image" for key in keys if key not in file]
+    except _DAMAGE as error:
+        return [f"{IMAGES}: damaged, cannot be read ({error})"]
+
+
+def _series_faults(file: h5py.File) -> list[str]:
+    """Whether an entry is a whole series; then a row of metadata would stand for several images."""
+    try:
+        shape = file[image_key(0)].shape
+    except (*_DAMAGE, AttributeError):  # reported elsewhere
+        return []
+    if len(shape) == 2:
+        return []
+    what = f"a stack of shape {shape}, expected one 2-D image a row; frames of a series belong in rows of their own"
+    return [f"{image_key(0)}: {what}, numbered by frame_indices"]
+
+
 def _statistics_faults(table: dict) -> list[str]:
     faults = []
     logs, mean, std, raw = (table[k] for k in ("log_indices", "stats_mean", "stats_std", "metadata_raw"))
@@ -213,7 +240,7 @@ def _consistency_faults(table: dict) -> list[str]:
 
 def value_faults(file: h5py.File) -> list[str]:
     """Faults that do not keep a data set from being used: values that are no settings, counts that do not add up."""
-    table, _ = read_table(file)
+    table, _ = read_table(file, listing=False)
     faults, raw, attributes = [], table["metadata_raw"], table["attributes"]
     for i, (name, label) in enumerate(zip(PARAMETERS, LABELS, strict=True)):
         if raw is not None and name != "detector_offset" and (wrong := raw[:, i] <= 0).any():
@@ -228,10 +255,11 @@ def value_faults(file: h5py.File) -> list[str]:
     return faults
 
 
-def image_faults(file: h5py.File) -> list[str]:
-    """Images that are not a readable 2-D uint16 or float32 data set."""
+def image_faults(file: h5py.File, listing: bool = True) -> list[str]:
+    """Images that are not a readable 2-D uint16 or float32 data set; without `listing` of the first and last only."""
     faults = []
-    for name in _image_names(file) or ():
+    last = (_count(file) or 1) - 1
+    for name in (_image_names(file) or ()) if listing else sorted({f"{0:06d}", f"{last:06d}"}):
         try:
             image = file[IMAGES][name]
             if not isinstance(image, h5py.Dataset):

@@ -14,7 +14,7 @@ app = typer.Typer(
     help="Align HAADF-STEM images with the acquisition parameters they were taken with.",
 )
 app.command()(info.info)
-app.add_typer(dataset.app, name="dataset", help="Check and describe data sets.")
+app.add_typer(dataset.app, name="dataset", help="Build, check and describe data sets.")
 app.command()(simulate.simulate)
 app.command()(pretrain.pretrain)
 app.command()(embed.embed)

@@ -1,16 +1,19 @@
-"""``cimp dataset check`` and ``cimp dataset info``: is this file a data set, and what is in it."""
+"""``cimp dataset check`` and ``cimp dataset info``: is this file a data set, and what is in it; ``build`` makes one."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+from . import build, fetch
 
-File = Annotated[Path, typer.Argument(help="Data set, .h5.")]
+app = typer.Typer(no_args_is_help=True)
+app.command()(build.build)
+app.command()(fetch.fetch)
+
+File = Annotated[str, typer.Argument(help="Data set, .h5, or its address, hf:// or https://.")]
 _SHOWN = {"m": (1e12, "pm"), "s": (1e6, "µs"), "rad": (1e3, "mrad"), "A": (1e12, "pA"), "": (1.0, "")}
 
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
@@ -20,6 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 def check(file: File, json_: Json = False) -> None:
     """Name every fault of a data set; exit status 1 if there is any."""
     from ..dataset import check_dataset
+    from ..remote import is_url
 
     faults = check_dataset(file)
     if json_:
@@ -27,7 +31,7 @@ def check(file: File, json_: Json = False) -> None:
     elif faults:
         print(f"{file}: {len(faults)} fault(s)", *faults, sep="\n  ")
     else:
-        print(f"{file}: follows the schema")
+        print(f"{file}: follows the schema" + " (images: only the first and the last looked at)" * is_url(file))
     if faults:
         raise typer.Exit(1)
 
@@ -41,17 +45,22 @@ def info(file: File, json_: Json = False) -> None:
     from ..metadata import PARAMETERS, UNITS
 
     data = open_dataset(file)
-    sides, counts = np.unique([data.shape(i) for i in range(len(data))], axis=0, return_counts=True)
+    # The sizes lie beside the images: at an address each costs a request, so 20 of them must do.
+    looked = range(len(data)) if data.remote is None else np.linspace(0, len(data) - 1, min(20, len(data))).astype(int)
+    sides, counts = np.unique([data.shape(i) for i in looked], axis=0, return_counts=True)
     summary = {
         "file": str(file),
         "images": len(data),
         "image_sizes": {f"{h} x {w}": int(n) for (h, w), n in zip(sides, counts, strict=True)},
+        "sizes_looked_at": len(looked),
         "source_files": len(set(data.filepaths)),
         "sessions": len(np.unique(data.sessions)),
         "materials": None if data.materials is None else len(set(data.materials)),
         "distinct_settings": len(np.unique(data.groups)),
         "attributes": {k: v for k, v in data.attributes.items() if k != "metadata_labels"},
     }
+    if data.remote is not None:
+        summary["megabytes_fetched"] = round(data.remote.fetched / 1e6, 1)
     rows = {}
     for i, name in enumerate(PARAMETERS):
         known = data.metadata_raw[~np.isnan(data.metadata_raw[:, i]), i]

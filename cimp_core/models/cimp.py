@@ -104,7 +104,7 @@ class Cimp(nn.Module):
         images: np.ndarray | Sequence[np.ndarray] | Sequence[Micrograph],
         *,
         crops: int | None = 4,
-        absolute: bool | None = None,
+        absolute: bool | Sequence[bool] | None = None,
         batch: int = 64,
     ) -> np.ndarray:
         """Unit rows (n, d) float32 of `n` images.
@@ -117,16 +117,18 @@ class Cimp(nn.Module):
         crops : int or None
             Square number of evenly spread crops of the trained size whose embeddings are averaged;
             None embeds the whole image in one pass.
-        absolute : bool, optional
+        absolute : bool or sequence of bool, optional
             Whether arrays are on the recorded 16-bit scale; by default they are if they are uint16.
-            A `Micrograph` says so itself. Elsewhere the absolute channel is masked, with a warning.
+            A `Micrograph` says so itself. Elsewhere the absolute channel is masked, with a warning unless
+            the caller said it of each image.
         batch : int
             Crops embedded at a time.
         """
         frames, known, owner = [], [], []
         for i, image in enumerate(images):
-            data, on_scale, name = _intensity(image, i, absolute)
-            if not on_scale:
+            each = absolute if absolute is None or isinstance(absolute, bool) else bool(absolute[i])
+            data, on_scale, name = _intensity(image, i, each)
+            if not on_scale and (absolute is None or isinstance(absolute, bool)):
                 warnings.warn(f"{name}: embedded without its absolute intensity", stacklevel=2)
             for frame in data.reshape(-1, *data.shape[-2:]):
                 pieces = _cut(frame, self.config.crop_size, crops, name)
