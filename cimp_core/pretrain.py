@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .crops import open_crops, turned
 from .dataset import Dataset
 from .errors import OutOfRangeError, SchemaError
 from .losses import info_nce
 from .metrics import positive_ranks, topk
 from .models import Cimp, CimpConfig
+from .schema import image_key
 from .training import TrainConfig, fit
 
 __all__ = ["PROFILES", "CropSampler", "PretrainConfig", "Validation", "half_is_enough", "pretrain"]
@@ -36,7 +38,7 @@ class PretrainConfig(TrainConfig):
     flips: bool = True  # the eight flips and quarter turns of a crop
     mask_absolute: float = 0.1  # share of crops whose absolute intensity is hidden
     mask_metadata: float = 0.1  # share of parameters hidden
-    memory: float = 4.0  # images are kept in memory up to this size [GiB], else read as needed
+    memory: float = 4.0  # compressed images are kept in memory up to this size [GiB], else copied to disk once
 
 
 PROFILES = {
@@ -106,6 +108,7 @@ class CropSampler:
         self.data, self.config = data, config
         self.metadata = data.metadata.astype(np.float32)
         self.groups = np.asarray(data.groups, dtype=np.int64)
+        self.on_scale = np.array([data.on_scale(i) for i in range(len(data))], dtype=bool)
         shapes = [data.shape(i) for i in range(len(data))]
         if not shapes:
             raise SchemaError(f"{data.path}: no image to train on")
@@ -115,8 +118,7 @@ class CropSampler:
                 f"{data.path}: image {data.indices[small]} is {shapes[small][0]} x {shapes[small][1]} pixels, smaller "
                 f"than crop_size {config.crop_size}; choose a smaller crop_size"
             )
-        fits = 2 * sum(h * w for h, w in shapes) <= config.memory * 2**30
-        self.images: Sequence[np.ndarray] | None = [data.image(i) for i in range(len(data))] if fits else None
+        self.reader = open_crops(data, memory=config.memory)
 
     def order(self, first: int, count: int) -> np.ndarray:
         """Indices of the samples `first` to `first + count` of the run."""
@@ -125,23 +127,26 @@ class CropSampler:
         stream = [np.random.default_rng((self.config.seed, 1, epoch)).permutation(n) for epoch in epochs]
         return np.concatenate(stream)[first % n : first % n + count]
 
+    def places(self, step: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+        """Of the samples of a step: the generator that drew them, images (B,), and (B, 4): top, left, turns, flip."""
+        n = self.config.batch_size
+        rng = np.random.default_rng((self.config.seed, 2, step))
+        indices = self.order(step * n, n)
+        free = self.reader.shapes[indices] - self.config.crop_size + 1
+        return rng, indices, rng.integers(np.column_stack([free, np.tile((4, 2), (n, 1))]))
+
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         config = self.config
-        n, s = config.batch_size, config.crop_size
-        rng = np.random.default_rng((config.seed, 2, step))
-        indices = self.order(step * n, n)
-        crops = np.empty((n, s, s), np.float32)
-        on_scale = np.empty(n, bool)
-        for row, i in enumerate(indices):
-            image = self.data.image(i) if self.images is None else self.images[i]
-            top, left = (int(rng.integers(edge - s + 1)) for edge in image.shape)
-            turns, flip = rng.integers(4), rng.integers(2)
-            crop = image[top : top + s, left : left + s]
-            crops[row] = np.rot90(crop[:, ::-1] if flip else crop, turns) if config.flips else crop
-            on_scale[row] = image.dtype == np.uint16
+        rng, indices, drawn = self.places(step)
+        tops, lefts, turns, flips = drawn.T
+        squares = self.reader.crops(indices, tops, lefts, config.crop_size)
+        crops = turned(squares, turns, flips) if config.flips else squares.astype(np.float32)
         metadata = self.metadata[indices].copy()
         metadata[rng.random(metadata.shape) < config.mask_metadata] = np.nan
-        absolute = on_scale & (rng.random(n) >= config.mask_absolute)
+        absolute = self.on_scale[indices] & (rng.random(len(indices)) >= config.mask_absolute)
+        if self.reader.waits:  # the disk then reads the next batch while the model learns from this one
+            _, following, place = self.places(step + 1)
+            self.reader.announce(following, place[:, 0], place[:, 1], config.crop_size)
         return tuple(torch.from_numpy(a) for a in (crops, metadata, absolute, self.groups[indices]))
 
 
@@ -154,13 +159,14 @@ class Validation:
 
     def __init__(self, val: Dataset, size: int, most: int = 1000) -> None:
         chosen = np.sort(np.random.default_rng(0).permutation(len(val))[:most])
-        self.crops = [_center(val.image(i), size) for i in chosen]
+        self.crops = [_center(val, i, size) for i in chosen]
+        self.on_scale = [val.on_scale(i) for i in chosen]
         self.groups = val.groups[chosen]
         self.candidates, first = np.unique(self.groups, return_index=True)
         self.raw = val.metadata_raw[chosen[first]]
 
     def __call__(self, model: Cimp) -> dict[str, float]:
-        cosine = model.embed_images(self.crops, crops=1) @ model.embed_metadata(self.raw).T
+        cosine = model.embed_images(self.crops, crops=1, absolute=self.on_scale) @ model.embed_metadata(self.raw).T
         found = topk(positive_ranks(cosine, self.groups, self.candidates))
         return {"val_candidates": len(self.raw)} | {f"val_{k}": v for k, v in found.items()}
 
@@ -182,6 +188,7 @@ def half_is_enough(model: Cimp, validation: Validation) -> tuple[str, ...]:
     return ()
 
 
-def _center(image: np.ndarray, size: int) -> np.ndarray:
+def _center(data: Dataset, i: int, size: int) -> np.ndarray:
+    image = data.file[image_key(data.indices[i])]  # not read whole
     top, left = (max(0, (edge - size) // 2) for edge in image.shape)
     return image[top : top + size, left : left + size]

@@ -91,11 +91,15 @@ def ridge_probe(
         One row a parameter. ``r2`` of the normalised value; ``others_r2``, that of the other six parameters
         without an image; ``partial_r2``, the share of what those six leave unexplained that the features
         explain; ``median_error``, the median of abs(predicted / true - 1) in SI; each with ``_low`` and
-        ``_high`` (95 %, sessions resampled). ``alpha`` and ``n``, the test images whose value is known.
+        ``_high`` (95 %, sessions resampled). ``alpha`` and ``n``, the test images whose value is known. All but
+        ``n`` are ``nan`` where a part has fewer than two known values.
     """
     targets = [np.asarray(v.metadata, float) for v in views]
     sessions, normalizer, rows = views[2].sessions, views[2].normalizer, []
     for j, name in enumerate(PARAMETERS):
+        if min(np.isfinite(t[:, j]).sum() for t in targets) < 2:
+            rows.append({"parameter": name, "n": int(np.isfinite(targets[2][:, j]).sum())})
+            continue
         # A missing one of the other six is set to its mean, which is zero.
         others = [np.nan_to_num(np.delete(t, j, axis=1)) for t in targets]
         joint = [np.concatenate([f, o], 1) for f, o in zip(features, others, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -79,12 +80,20 @@ def _with_unit(value: float, unit: str) -> str:
     return f"{value / 10.0**power:.3g} {dict(zip((-12, -9, -6, -3, 0), 'pnµm '))[power].strip()}{unit}"
 
 
-def embed_dataset(model: Cimp, data: Dataset, *, crops: int | None = 4, chunk: int = 128) -> np.ndarray:
-    """Unit rows (n, d) of all images of a data set, a few images in memory at a time."""
-    parts = [
-        model.embed_images([data.image(i) for i in range(start, min(start + chunk, len(data)))], crops=crops)
-        for start in range(0, len(data), chunk)
-    ]
+def embed_dataset(model: Cimp, data: Dataset, *, crops: int | None = 4, chunk: int = 32) -> np.ndarray:
+    """Unit rows (n, d) of all images of a data set, a few images in memory at a time.
+
+    Images that are not on Velox's 16-bit scale are embedded without absolute intensity; one warning says how many.
+    """
+    absolute = [data.on_scale(i) for i in range(len(data))]
+    if not all(absolute):
+        lacking = f"{absolute.count(False)} of {len(data)} images"
+        warnings.warn(f"{data.path}: {lacking} embedded without absolute intensity", stacklevel=2)
+    parts = []
+    for start in range(0, len(data), chunk):
+        rows = range(start, min(start + chunk, len(data)))
+        images = [data.image(i) for i in rows]
+        parts.append(model.embed_images(images, crops=crops, absolute=[absolute[i] for i in rows]))
     return np.concatenate(parts) if parts else np.zeros((0, model.config.dim), np.float32)
 
 

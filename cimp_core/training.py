@@ -25,7 +25,16 @@ from torch import Tensor, nn
 
 from .errors import CimpError, OutOfRangeError, SchemaError, UnreadableFileError
 
-__all__ = ["CHECKPOINT", "LOG", "TrainConfig", "fit", "learning_rate", "load_checkpoint", "make_config"]
+__all__ = [
+    "CHECKPOINT",
+    "LOG",
+    "TrainConfig",
+    "fit",
+    "for_this_device",
+    "learning_rate",
+    "load_checkpoint",
+    "make_config",
+]
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 """Names of the files that `fit` keeps in its folder."""
@@ -44,7 +53,7 @@ class TrainConfig:
     warmup: int = 16_000  # linear warm-up from zero [samples]; then a cosine to zero
     weight_decay: float = 0.05  # of weights; norms, biases and scalars have none
     clip: float = 1.0  # largest norm of the gradient
-    precision: str = "bf16-mixed"  # "bf16-mixed" or "32-true"
+    precision: str = "auto"  # "bf16-mixed", "32-true", or what suits the device, see `for_this_device`
     log_every: int = 5_120  # [samples]
     validate_every: int = 25_600  # [samples]
     checkpoint_every: int = 25_600  # [samples]
@@ -62,6 +71,20 @@ def make_config(cls: type, values: Mapping[str, Any]) -> Any:
     if unknown := sorted(set(values) - set(names)):
         raise OutOfRangeError(f"unknown setting {', '.join(unknown)}; {cls.__name__} has {', '.join(names)}")
     return cls(**values)
+
+
+def for_this_device(config: TrainConfig) -> TrainConfig:
+    """`config` with a precision in place of "auto": bfloat16 where the device computes with it, else float32.
+
+    A processor without such instructions imitates them, ten times slower than float32.
+    """
+    if config.precision != "auto":
+        return config
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return dataclasses.replace(config, precision="bf16-mixed" if native else "32-true")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -109,6 +132,7 @@ def fit(
     SchemaError
         The checkpoint in `out` belongs to a run with other settings.
     """
+    config = for_this_device(config)
     fabric = lf.Fabric(accelerator="auto", devices=1, precision=config.precision)
     # Seeds torch for what a loss draws (dropout); models are initialised by the caller.
     fabric.seed_everything(config.seed, verbose=False)

@@ -14,7 +14,7 @@ from cimp_core import training
 from cimp_core.dataset import open_dataset, write_dataset
 from cimp_core.errors import CimpError, OutOfRangeError, SchemaError, UnreadableFileError
 from cimp_core.pretrain import PROFILES, CropSampler, PretrainConfig, Validation, half_is_enough, pretrain
-from cimp_core.training import TrainConfig, fit, learning_rate, load_checkpoint, make_config
+from cimp_core.training import TrainConfig, fit, for_this_device, learning_rate, load_checkpoint, make_config
 
 QUICK = TrainConfig(
     samples=320, batch_size=16, peak_rate=1e-2, warmup=64, precision="32-true", log_every=64, validate_every=160,
@@ -213,7 +213,7 @@ def test_sampler_masks_at_the_stated_rates_and_reads_lazily_the_same(data):
     assert metadata.isnan().float().mean() == pytest.approx(0.2, abs=0.03)
     assert absolute.float().mean() == pytest.approx(0.7, abs=0.07)
     lazy = CropSampler(data, dataclasses.replace(config, memory=0.0))
-    assert lazy.images is None
+    assert lazy.reader.storage == "mapped"
     assert torch.equal(lazy(0)[0], crops)
 
 
@@ -275,6 +275,12 @@ def test_bf16_trains_on_a_cpu(data):
     config = dataclasses.replace(TINY, samples=64, precision="bf16-mixed")
     model = pretrain(data, None, config)
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_the_precision_that_suits_a_device_is_settled_once():
+    settled = for_this_device(dataclasses.replace(TINY, precision="auto"))
+    assert settled.precision in ("bf16-mixed", "32-true") and for_this_device(settled) is settled
+    assert for_this_device(dataclasses.replace(TINY, precision="bf16-mixed")).precision == "bf16-mixed"
 
 
 def test_half_precision_is_refused_where_scores_change(data):

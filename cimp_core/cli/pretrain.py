@@ -38,10 +38,11 @@ def pretrain(
     from .. import weights
     from ..dataset import open_dataset
     from ..pretrain import PROFILES, PretrainConfig, Validation, half_is_enough, pretrain
-    from ..training import CHECKPOINT, make_config
+    from ..training import CHECKPOINT, for_this_device, make_config
 
     config = PROFILES[Profile(profile).value]
     config = make_config(PretrainConfig, {**dataclasses.asdict(config), **_settings(set_ or [], PretrainConfig)})
+    config = for_this_device(config)
     if (out / CHECKPOINT).exists() and not (resume or force):
         raise CimpError(f"{out} already holds a run: --resume to go on with it, --force to start again")
     dataset = open_dataset(data)
