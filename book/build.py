@@ -73,17 +73,30 @@ def self_contained(path: Path) -> None:
 
 
 def plotly_html(bundle: dict, name: str, first: bool) -> str:
-    """A plotly figure as HTML; the first of a page also loads the script, which lies beside the pages.
+    """A plotly figure as HTML, drawn by ``pages.js``; the first of a page also loads plotly's script.
 
-    ``layout.meta.alt`` is what a screen reader says.
+    ``layout.meta.alt`` is what a screen reader says. Plotly's own menus answer to a pointer only, so each becomes a
+    ``<select>`` above the figure, labelled by the menu's ``name``.
     """
     script = '<script src="../vendor/plotly.min.js"></script>\n' if first else ""
-    data, layout, config = (json.dumps(bundle.get(key, {})) for key in ("data", "layout", "config"))
-    call = f'Plotly.newPlot("{name}", {data}, {layout}, {{...{config}, responsive: true}});'.replace("</", "<\\/")
     layout = bundle.get("layout", {})
+    menus = []
+    for menu in layout.get("updatemenus", []):
+        options = "".join(
+            f"<option{' selected' * (i == menu.get('active', 0))}>{escape(button['label'])}</option>"
+            for i, button in enumerate(menu["buttons"])
+        )
+        label = escape(menu.get("name") or "show")
+        menus.append(f'<label>{label} <select data-of="{name}" autocomplete="off">{options}</select></label>')
     alt = escape(layout.get("meta", {}).get("alt", ""))
     style = f"width: 100%; height: {layout.get('height', 450)}px"
-    return f'{script}<div id="{name}" role="img" aria-label="{alt}" style="{style}"></div>\n<script>{call}</script>'
+    facts = json.dumps({key: bundle.get(key, {}) for key in ("data", "layout", "config")}).replace("</", "<\\/")
+    return (
+        f'{script}<div class="chart-menus">{"".join(menus)}</div>\n'
+        # not role "img": that would hide the buttons that plotly draws inside
+        f'<div id="{name}" class="chart" role="figure" aria-label="{alt}" style="{style}"></div>\n'
+        f'<script type="application/json" data-chart="{name}">{facts}</script>'
+    )
 
 
 def add_vendor(folder: Path) -> None:
@@ -104,7 +117,11 @@ def stage(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("*.py", "*.sh", "__pycache__"))
+    not_pages = shutil.ignore_patterns("*.py", "*.sh", "pages.*", "__pycache__")
+    shutil.copytree(ROOT / "book", folder / "book", ignore=not_pages)
+    for name in ("pages.css", "pages.js"):  # every page loads what lies in _static
+        (folder / "_static").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "book" / name, folder / "_static")
     table = results_table(read_results(ROOT / "book" / "results.json"))
     (folder / "book" / "results_table.md").write_text(table, encoding="utf-8")
     for page in [folder / "_config.yml", *folder.glob("book/*.md")]:

@@ -36,7 +36,7 @@ def metadata_explorer(raw: np.ndarray, *, seed: int = 0, points: int = 1500) -> 
     shown = in_display_units(raw[chosen])
     kind = ["log" if name in LOGARITHMIC else "linear" for name in PARAMETERS]
 
-    def menu(axis: str, place: float, active: int) -> dict:
+    def menu(axis: str, name: str, place: float, active: int) -> dict:
         buttons = [
             {
                 "label": LABELS[i],
@@ -48,7 +48,8 @@ def metadata_explorer(raw: np.ndarray, *, seed: int = 0, points: int = 1500) -> 
             }
             for i in range(len(PARAMETERS))
         ]
-        return {"buttons": buttons, "active": active, "x": place, "xanchor": "left", "y": 1.18, "direction": "down"}
+        place = {"x": place, "xanchor": "left", "y": 1.18, "direction": "down"}
+        return {"buttons": buttons, "active": active, "name": name, **place}
 
     x, y, colour = 2, 3, 1
     figure = go.Figure(
@@ -69,7 +70,7 @@ def metadata_explorer(raw: np.ndarray, *, seed: int = 0, points: int = 1500) -> 
     figure.update_layout(
         xaxis={"title": {"text": AXIS_LABELS[x]}, "type": kind[x]},
         yaxis={"title": {"text": AXIS_LABELS[y]}, "type": kind[y]},
-        updatemenus=[menu("x", 0.0, x), menu("y", 0.4, y)],
+        updatemenus=[menu("x", "horizontal axis", 0.0, x), menu("y", "vertical axis", 0.4, y)],
         template="plotly_white",
         height=480,
         margin={"t": 80, "l": 60, "r": 20, "b": 50},
@@ -150,7 +151,7 @@ def embedding_map(
         title={"text": title},
         xaxis={"showticklabels": False, "zeroline": False},
         yaxis={"showticklabels": False, "zeroline": False},
-        updatemenus=[{"buttons": buttons, "active": start, "x": 0.0, "xanchor": "left", "y": 1.12}],
+        updatemenus=[{"buttons": buttons, "active": start, "name": "colour", "x": 0.0, "xanchor": "left", "y": 1.12}],
         template="plotly_white",
         height=560,
         margin={"t": 70, "l": 20, "r": 20, "b": 20},

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -24,6 +25,7 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+DESKTOP, PHONE = {"width": 1300, "height": 900}, {"width": 390, "height": 844}
 # The theme's own: thebe is off, but its settings are still written into the page; and a script for MathJax 2.
 KNOWN_ERRORS = ("THEBE_JS_URL", "reading 'Queue'")
 
@@ -47,14 +49,22 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def html() -> Path:
+def html(tmp_path_factory) -> Path:
     """Folder of the built pages; those that CIMP_BOOK_HTML names are looked at as they are."""
     if given := os.environ.get("CIMP_BOOK_HTML"):
         return Path(given).resolve()
-    command = [sys.executable, str(ROOT / "book" / "build.py"), "--profile", "smoke"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.fail(f"the book does not build:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}", pytrace=False)
+    run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent  # one folder for all workers, of which only the first builds
+    built = run / "book.built"
+    with FileLock(run / "book.lock"):
+        if not built.exists():
+            command = [sys.executable, str(ROOT / "book" / "build.py"), "--profile", "smoke"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                output = f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+                pytest.fail(f"the book does not build:\n{output}", pytrace=False)
+            built.touch()
     return ROOT / "_stage" / "smoke" / "_build" / "html"
 
 
@@ -81,10 +91,8 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture(scope="session")
-def visit(browser, address):
-    """Function that opens a page of the book, once each, and waits until scripts, plots and maths are done."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+def _visits(browser, address, size: dict):
+    context = browser.new_context(viewport=size, reduced_motion="reduce", color_scheme="light")
 
     @functools.cache
     def open_page(name: str) -> Visit:
@@ -105,6 +113,18 @@ def visit(browser, address):
 
     yield open_page
     context.close()
+
+
+@pytest.fixture(scope="session")
+def visit(browser, address):
+    """Function that opens a page of the book, once each, and waits until scripts, plots and maths are done."""
+    yield from _visits(browser, address, DESKTOP)
+
+
+@pytest.fixture(scope="session")
+def phone(browser, address):
+    """The same on a screen of a phone's width."""
+    yield from _visits(browser, address, PHONE)
 
 
 def _note_foreign(result: Visit, url: str, host: str) -> None:
