@@ -21,7 +21,7 @@
 # | | |
 # |---|---|
 # | **You will learn** | to read a micrograph with its seven acquisition settings; to see what is missing and why; to embed it; to find the images and the settings that fit it |
-# | **You need** | nothing. To use your own file, give its path as `file` |
+# | **You need** | nothing. To use your own file, give its path as `file`; to compare it with your own data set, `data` |
 # | **It takes** | less than a minute on two cores, 1 GB of memory |
 
 # %% tags=["remove-cell"]
@@ -53,10 +53,9 @@ figures.use_style()
 pd.set_option("display.max_colwidth", None)
 
 # %% tags=["parameters"] nbmake={"mock": {"profile": "smoke"}}
-profile = (
-    "book"  # "smoke", "book" or "full": how many images there are to compare with
-)
-file = "twin"  # path of a .emd, .dm3, .dm4 or .hspy file, or "twin": one that the twin writes
+profile = "book"  # "smoke", "book" or "full": how many images to compare with
+file = "twin"  # path of a micrograph, or "twin": one that the twin writes
+data = "twin"  # compare with the "twin", or with a data set: its path
 seed = 0
 
 # %% [markdown]
@@ -69,9 +68,16 @@ seed = 0
 
 # %%
 images, size = {"smoke": (60, 96), "book": (400, 256), "full": (7330, 256)}[profile]
-library = cimp.twin(images=images, size=size, seed=seed)
+if data == "twin":
+    library = cimp.twin(images=images, size=size, seed=seed)
+else:  # evenly spread over the data set, and no image too small to embed
+    library = cimp.open_dataset(data)
+    every = max(1, len(library) // images)
+    spread = range(0, len(library), every)[:images]
+    library = library.view([i for i in spread if min(library.shape(i)) >= 32])
 sessions = len(np.unique(library.sessions))
-print(f"to compare with: {len(library)} images of the twin, {sessions} sessions")
+source = "the twin" if data == "twin" else Path(data).name
+print(f"to compare with: {len(library)} images of {source}, {sessions} sessions")
 
 # %% [markdown]
 # ## A file
@@ -245,8 +251,8 @@ if not own_file:
 # <details><summary>Solutions</summary>
 #
 # 1. `shot = cimp.read(file, override={"dwell_time": None})[0]`, then run the cells from "Its embedding" on. The reason
-#    says "withheld by the user". The image is the same, so the ranking does not change; the range of the ten best does
-#    or does not contain the true value.
+#    says "withheld by the user". The image is the same, so the library's settings keep their order; the file's own, no
+#    longer complete, are not among them. The range of the ten best may or may not contain the true value.
 # 2. `model.embed_images([frames[0][:128, :128].copy()])[0] @ z` gives the cosine between both. It stays near one if the
 #    part shows what the whole shows; in the corner of an image that is half vacuum it does not.
 #
@@ -263,8 +269,9 @@ if embeddable:
 if embeddable and complete:
     place = int(np.flatnonzero(ranking["candidate"] == len(candidates) - 1)[0]) + 1
     print(f"the file's own settings come in place {place} of {len(candidates)}")
-version = library.attributes["twin_version"]
-print(f"profile {profile}, twin version {version}, weights cimp-twin-s")
+version = library.attributes.get("twin_version")
+kind = f"twin version {version}" if version else f"data set {source}"
+print(f"profile {profile}, {kind}, weights cimp-twin-s")
 
 # %% [markdown]
 # That is one image, an anecdote. How often the first answer is right, over hundreds of held-out

@@ -49,8 +49,9 @@ from cimp_core.metadata import PARAMETERS
 figures.use_style()
 
 # %% tags=["parameters"] nbmake={"mock": {"profile": "smoke"}}
-profile = "book"  # "smoke", "book" (short training, results of the shipped weights) or "full" (trains from scratch)
+profile = "book"  # "smoke", "book": shipped weights, or "full": trained here
 data = "twin"  # "twin", or the path of a data set in the published layout
+samples = None  # crops to train on; None: as many as the profile has
 seed = 0
 
 # %% [markdown]
@@ -100,6 +101,10 @@ assert torch.allclose(
 # nothing else. Zoom would contradict the pixel size, blur the convergence angle, noise the dose, contrast the gain.
 
 # %%
+from dataclasses import replace
+
+from cimp_core.pretrain import PROFILES, pretrain
+
 images, size = {"smoke": (240, 96), "book": (7330, 256), "full": (7330, 256)}[
     profile
 ]
@@ -108,12 +113,20 @@ dataset = (
     if data == "twin"
     else cimp.open_dataset(data)
 )
-train, val, test = dataset.split("session", seed=0)
+config = replace(PROFILES[profile], seed=seed)
+edges = np.array([min(dataset.shape(i)) for i in range(len(dataset))])
+large = np.flatnonzero(edges >= config.crop_size)
+if len(large) < len(dataset):
+    dropped = f"{len(dataset) - len(large)} of {len(dataset)} images"
+    print(f"{dropped} left out: smaller than a crop, {config.crop_size} pixels")
+train, val, test = dataset.view(large).split("session", seed=0)
+if min(len(val), len(test)) < 4:
+    few = f"{len(val)} validation and {len(test)} test images"
+    raise cimp.OutOfRangeError(f"{data}: {few} tell nothing; take more sessions")
 version = dataset.attributes.get("twin_version")
 for name, part in (("train", train), ("val", val), ("test", test)):
-    print(
-        f"{name:5s} {len(part):5d} images, {len(np.unique(part.sessions)):4d} sessions"
-    )
+    sessions = len(np.unique(part.sessions))
+    print(f"{name:5s} {len(part):5d} images, {sessions:4d} sessions")
 
 # %% [markdown]
 # ## Method: a small training run
@@ -121,15 +134,29 @@ for name, part in (("train", train), ("val", val), ("test", test)):
 # The image encoder is a ResNet-18 of reduced width for one grey channel, beside a few statistics of the image that do not
 # depend on where things are. The settings encoder is a small network on the seven z-scores.
 # Some settings and some absolute intensities are hidden at random, so that the model works where a file lacks them.
-# The optimiser is AdamW with a warm-up and a cosine. The run here is short; it shows the mechanism.
+# The optimiser is AdamW with a warm-up and a cosine. At the profiles `smoke` and `book` the run is short and shows the
+# mechanism; `full` may take hours without a graphics card. A few batches tell beforehand how long, and `samples` makes
+# it shorter.
 
 # %%
-from dataclasses import replace
+samples = samples or config.samples
+batch = config.batch_size
+on_gpu = torch.cuda.is_available()
+config = replace(
+    config,
+    samples=samples,
+    validate_every=max(1, samples // 4),
+    log_every=min(config.log_every, max(batch, samples // 8)),
+)
+speed = []
+trial = replace(config, samples=2 * batch, log_every=batch)
+pretrain(train, None, trial, on_log=speed.append)
+minutes = samples / speed[-1]["per_second"] / 60
+device = "a GPU" if on_gpu else "the CPU"
+print(f"{samples} crops, {samples / len(train):.0f} of each image, on {device}:")
+print(f"expect about {minutes:.1f} minutes")
 
-from cimp_core.pretrain import PROFILES, pretrain
-
-samples = PROFILES[profile].samples
-config = replace(PROFILES[profile], validate_every=samples // 4, seed=seed)
+# %%
 history = []
 trained = pretrain(train, val, config, on_log=history.append)
 weights = sum(p.numel() for p in trained.parameters())
@@ -169,7 +196,7 @@ from cimp_core.weights import info
 
 shipped = "cimp-twin-s" if profile == "book" else None
 model = cimp.load(shipped) if shipped else trained
-label = f"weights {shipped}" if shipped else f"trained in this run, {profile}"
+label = f"weights {shipped}" if shipped else f"trained here on {samples} crops"
 if shipped:
     record = {k: v for k, v in info(shipped).items() if k != "model"}
     print(pd.Series(record).to_string())
@@ -201,9 +228,8 @@ ax.hist(
     alpha=0.6,
     label="image and settings of another",
 )
-ax.hist(
-    cosine[same], edges, density=True, alpha=0.6, label="image and its own settings"
-)
+own = "image and its own settings"
+ax.hist(cosine[same], edges, density=True, alpha=0.6, label=own)
 ax.set(xlabel="cosine", ylabel="density")
 ax.legend()
 gap = cosine[same].mean() - cosine[~same].mean()
@@ -221,6 +247,12 @@ print(f"mean matched minus mismatched cosine: {gap:.3f}")
 from cimp_core.retrieval import evaluate
 
 pool, draws = {"smoke": (12, 20), "book": (450, 200), "full": (450, 200)}[profile]
+distinct = len(np.unique(test.groups))
+if distinct < pool:
+    print(
+        f"the test part holds {distinct} distinct settings: the pool is all of them"
+    )
+    pool = distinct
 options = {
     "pool": pool,
     "draws": draws,
@@ -240,14 +272,19 @@ figures.with_intervals(retrieval, ["top1", "top5", "top10"])
 held_out = retrieval["sessions"].iloc[0]
 print(f"{label}; twin version {version}; 95 % intervals over {held_out} sessions")
 print(f"{draws} draws of a pool of {pool} distinct settings")
-print("by chance:", *(f"top{k} {k / pool:.3f}" for k in (1, 5, 10)))
+smallest = retrieval["smallest_pool"].min()
+if smallest < pool:
+    print(
+        f"too few other sessions: a pool of the second table holds {smallest} only"
+    )
+print("by chance:", *(f"top{k} {min(1, k / pool):.3f}" for k in (1, 5, 10)))
 
 # %% tags=["remove-cell"]
 assert (retrieval["top1"] <= retrieval["top5"]).all() and (
     retrieval["top5"] <= retrieval["top10"]
 ).all()
-if profile == "book":
-    assert data != "twin" or retrieval["sessions"].min() >= 100
+if profile == "book" and data == "twin":
+    assert retrieval["sessions"].min() >= 100
     assert (retrieval["top1_low"] > 1 / pool).all()
 
 # %% [markdown]
@@ -310,7 +347,7 @@ if profile == "book" and known:  # the committed number is this one
 # Retrieval asks for all seven at once. A *probe* asks for each: a linear (ridge) regression from the frozen image
 # embedding to the normalised setting, its penalty chosen on the validation part. *Partial* is the share of what the other
 # six settings leave unexplained that the image explains. Settings are correlated, so a high $R^2$ alone may come from
-# recognising the habits of the lab.
+# recognising the habits of the lab. Where a setting is missing or never changes there is nothing to probe: `nan`.
 
 # %%
 from cimp_core.probe import ridge_probe
@@ -326,9 +363,10 @@ fig = figures.interval_plot(
 
 # %% tags=["remove-cell"]
 assert list(probe.index) == list(PARAMETERS)
-assert (probe["r2_low"] <= probe["r2"]).all() and (
-    probe["r2"] <= probe["r2_high"]
-).all()
+scored = probe.dropna(subset=["r2", "r2_low", "r2_high"])
+assert (scored["r2_low"] <= scored["r2"]).all()
+assert (scored["r2"] <= scored["r2_high"]).all()
+assert len(scored) == 7 or data != "twin" or profile == "smoke"
 
 # %% [markdown]
 # ## A map of the embedding
@@ -339,14 +377,13 @@ assert (probe["r2_low"] <= probe["r2"]).all() and (
 # %%
 from sklearn.manifold import TSNE
 
-count = min(len(test), 600)
-layout = TSNE(
-    perplexity=min(30, count // 4), init="pca", random_state=seed
-).fit_transform(z["test"][:count])
-pictures = interactive.thumbnails([test.image(i) for i in range(count)], size=64)
+shown = test.view(range(min(len(test), 600)))
+tsne = TSNE(perplexity=min(30, len(shown) / 4), init="pca", random_state=seed)
+layout = tsne.fit_transform(z["test"][: len(shown)])
+pictures = interactive.thumbnails(shown.image(i) for i in range(len(shown)))
 
 # %% mystnb={"image": {"alt": "Interactive map of the test images' embeddings; a menu chooses the setting that colours the points, and the micrograph under the pointer is shown."}}
-chart = interactive.embedding_map(layout, test.metadata_raw[:count], pictures)
+chart = interactive.embedding_map(layout, shown.metadata_raw, pictures)
 interactive.show_embedding_map(chart)
 
 # %% [markdown]
@@ -367,8 +404,9 @@ interactive.show_embedding_map(chart)
 #
 # <details><summary>Solutions</summary>
 #
-# 1. Expect gain and offset to suffer most: they are in the level of the image and little else. Current and dwell time
-#    should suffer less, since noise *relative* to the signal still counts electrons.
+# 1. Hide it while embedding too, or the probe still reads it: `embed_images(images, crops=1, absolute=[False] * n)` with
+#    the images of each part. Expect the offset to be lost and the gain to suffer: they are in the level of the image and
+#    little else. Current and dwell time should suffer less, since noise *relative* to the signal still counts electrons.
 # 2. `[evaluate(model, test, pool=p, draws=draws, embeddings=(z["test"], settings))["top1"] for p in (pool // 4, pool // 2, pool)]`.
 #    It falls with the pool; that is why a Top-1 without its pool is no result.
 # 3. `dataset.split("image", seed=0)`, then the same cells. Expect higher scores: a test image now has siblings in training,
@@ -388,7 +426,7 @@ facts = {
     "split": f"session, {held_out} held out",
     "model": label,
     "profile, seed": f"{profile}, {seed}",
-    "twin version": version,
+    "twin version": version or "none",
 }
 pd.Series(facts, name="twin results" if version else str(data)).to_frame()
 

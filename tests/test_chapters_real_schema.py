@@ -1,0 +1,106 @@
+"""The chapters on files of the published schema: they run on a sound one, and stop at once, saying why, on others."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+from real_schema_files import IMAGES, settings, write_real
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+CHAPTERS = ("00_quickstart", "01_data_and_twin", "02_pretraining")
+OPENING = "open_dataset(data)"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """Two sizes of image; convergence angle constant, beam current missing in some, offset in all images."""
+    raw = settings()
+    raw[::5, 3], raw[:, 5] = np.nan, np.nan
+    return write_real(tmp_path_factory.mktemp("sound") / "CMMP small.h5", raw=raw)
+
+
+def run(chapter, tmp_path, **parameters):
+    """Execute a chapter; return all that it printed and showed, and the sources of its cells that ran."""
+    out = tmp_path / f"{chapter}.ipynb"
+    try:
+        papermill.execute_notebook(
+            str(NOTEBOOKS / f"{chapter}.ipynb"),
+            str(out),
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=str(NOTEBOOKS),
+            progress_bar=False,
+        )
+    finally:
+        cells = [cell for cell in nbformat.read(out, as_version=4).cells if cell.cell_type == "code"]
+        texts = []
+        for output in (o for cell in cells for o in cell.get("outputs", [])):
+            texts.append(output.get("text") or output.get("data", {}).get("text/plain", ""))
+        run.text, run.ran = "\n".join(texts), [c.source for c in cells if c.execution_count and c.outputs]
+    return run.text
+
+
+def stop(chapter, tmp_path, **parameters):
+    """Execute a chapter that must fail in the cell that opens the data; return its error as papermill shows it."""
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        run(chapter, tmp_path, **parameters)
+    assert OPENING in run.ran[-1], run.ran[-1]
+    return f"{caught.value.ename}: {caught.value.evalue}"
+
+
+def test_quickstart_compares_with_a_real_file(sound, tmp_path):
+    text = run("00_quickstart", tmp_path, data=str(sound), profile="full")
+    assert "96 images of CMMP small.h5, 12 sessions" in text
+    assert "nearest image of the library" in text and "data set CMMP small.h5" in text
+
+
+def test_data_chapter_on_a_real_file(sound, tmp_path):
+    text = run("01_data_and_twin", tmp_path, data=str(sound), profile="full")
+    assert "96 images, 12 sessions" in text and "none, this is no twin" in text
+    assert "no truth in this data set" in text  # and it went on with the twin's
+    assert "no fault" in text and "32 rows in the data set" in text
+    assert re.search(r"images +96\n", text) and re.search(r"split by session +0%", text)
+
+
+def test_pretraining_on_a_real_file(sound, tmp_path):
+    text = run("02_pretraining", tmp_path, data=str(sound), profile="full", samples=256)
+    assert re.search(r"256 crops, 3 of each image, on .*\nexpect about \d+\.\d minutes", text)
+    assert "the test part holds 8 distinct settings: the pool is all of them" in text
+    assert "a pool of the second table holds 1 only" in text
+    for name in ("convergence_angle", "detector_offset"):  # constant, and missing
+        assert re.search(rf"R² of {name} +nan \[nan, nan\]", text)
+    assert re.search(r"R² of pixel_size +-?\d", text)
+    assert "8 distinct settings, 20" in text and "trained here on 256 crops" in text
+
+
+def test_missing_columns_are_all_named_in_one_error(tmp_path):
+    without = ("stats_mean", "stats_std", "log_indices")
+    file = write_real(tmp_path / "a.h5", raw=settings(4), without=without)
+    error = stop("01_data_and_twin", tmp_path, data=str(file), profile="smoke")
+    assert error.startswith("SchemaError") and "3 fault(s)" in error
+    assert all(name in error for name in without)
+
+
+def test_a_truncated_download_is_one_clear_error(sound, tmp_path):
+    file = tmp_path / "CMMP cut.h5"
+    file.write_bytes(sound.read_bytes()[:-100_000])
+    error = stop("00_quickstart", tmp_path, data=str(file), profile="smoke")
+    assert error.startswith("UnreadableFileError") and "CMMP cut.h5" in error and "truncated" in error
+
+
+def test_one_session_cannot_be_split(tmp_path):
+    names = [f"D:\\Titan\\one day\\{i}.emd" for i in range(2 * IMAGES)]
+    file = write_real(tmp_path / "a.h5", raw=settings(2), names=names)
+    error = stop("02_pretraining", tmp_path, data=str(file), profile="smoke")
+    assert error.startswith("OutOfRangeError") and "split by session into 3 parts" in error
+
+
+def test_images_smaller_than_a_crop_are_left_out_and_counted(tmp_path):
+    names = [f"D:\\Titan\\{'a' if i < 20 else 'bc'[i % 2]}\\{i}.emd" for i in range(3 * IMAGES)]
+    file = write_real(tmp_path / "a.h5", raw=settings(3), names=names, edges=(64, 64, 64, 32))
+    error = stop("02_pretraining", tmp_path, data=str(file), profile="smoke")
+    assert "6 of 24 images left out: smaller than a crop, 64 pixels" in run.text
+    assert error.startswith("OutOfRangeError") and "images tell nothing; take more sessions" in error
