@@ -18,9 +18,10 @@ from .build_images import SERIES, digest_pixels, take
 from .build_report import BuildReport, make_table, write_reports
 from .dataset_writer import write_dataset
 from .errors import CimpError, OutOfRangeError
-from .inputs import Inputs, list_inputs
+from .inputs import READ_WITH_EMI, Inputs, list_inputs
 from .jobs import FileJob, Limits
 from .microscope.record import Evidence, accept
+from .microscope.tia import NUMBERED
 
 __all__ = ["BuildReport", "build_dataset"]
 
@@ -134,9 +135,10 @@ def build_dataset(
 
 def _images(job: FileJob, inputs: Inputs) -> list[Image]:
     """Every image and every file without one, in the order of their names."""
-    images = [Image(name, "left out", reason) for name, reason in inputs.refused.items()]
+    images, unread = [], set()
     for result in job.results():
         if result.failed is not None:
+            unread.add(os.path.splitext(result.source.name)[0])
             images.append(Image(result.source.name, "left out", " ".join(result.failed.split())))
             continue
         for number, record in enumerate(result.record["images"]):
@@ -146,6 +148,10 @@ def _images(job: FileJob, inputs: Inputs) -> list[Image]:
             else:
                 image.pixels = partial(result.array, record["array"])
             images.append(image)
+    for name, reason in inputs.refused.items():
+        if reason == READ_WITH_EMI and NUMBERED.fullmatch(name)[1] in unread:
+            reason = "its .emi cannot be read; name this .ser alone as the input, and it is taken without settings"
+        images.append(Image(name, "left out", reason))
     return sorted(images, key=lambda image: (image.file, image.number or 0))
 
 
@@ -222,6 +228,8 @@ def _check_options(out: Path, series: str, min_dose: float, override: Mapping[st
         raise OutOfRangeError(f"{out}: a data set is written as .h5")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise CimpError(f"{out.parent}: no such folder, or you may not write in it")
+    if out.is_dir():
+        raise CimpError(f"{out}: this is a folder; name the file to write")
     if series not in SERIES:
         raise OutOfRangeError(f"series is {series!r}: choose one of {', '.join(SERIES)}")
     if not (math.isfinite(min_dose) and min_dose >= 0):

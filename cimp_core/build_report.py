@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .inputs import NO_MICROSCOPE_FILE
 from .metadata import PARAMETERS, UNITS
 
 if TYPE_CHECKING:
@@ -89,11 +90,14 @@ def _page(table: pd.DataFrame, name: str, about: Mapping[str, Any]) -> str:
     counts = table["status"].value_counts()
     summary = [("rows in the data set", int(taken["rows"].sum()))]
     summary += [(words, int(counts.get(status, 0))) for status, words in _STATUS.items()]
+    summary += [("of these no microscope files", int((table["reason"] == NO_MICROSCOPE_FILE).sum()))]
     summary += [("sessions", taken["file"].map(os.path.dirname).nunique())]
     summary += [(key.replace("_", " "), value) for key, value in about.items()]
     others = table[table["status"] != "taken"]
     # One line for all duplicates, else a reason a file would be a line each.
     why = others["reason"].where(others["status"] != "duplicate", "pixel for pixel another image")
+    # What a file holds instead stands in the table of files.
+    why = why.map(lambda reason: reason.partition(". It holds ")[0])
     reasons = [
         (reason, int(count)) for reason, count in sorted(why.value_counts().items(), key=lambda x: (-x[1], x[0]))
     ]

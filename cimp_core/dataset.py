@@ -121,7 +121,7 @@ class Dataset:
         other.__dict__.update(self.__getstate__())
         if self._remote is not None:  # one connection and one store of blocks for all views in this process
             other._handle, other._remote, other._pid = self._handle, self._remote, self._pid
-        other._select(self.indices[np.asarray(indices)])
+        other._select(self.indices[np.asarray(indices, dtype=np.int64)])
         return other
 
     def image(self, i: int) -> np.ndarray:

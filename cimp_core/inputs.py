@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CimpError
 from .microscope.files import SUFFIXES
+from .microscope.tia import NUMBERED
 
-__all__ = ["Inputs", "Source", "list_inputs"]
+__all__ = ["NO_MICROSCOPE_FILE", "READ_WITH_EMI", "Inputs", "Source", "list_inputs"]
+
+NO_MICROSCOPE_FILE = "not a microscope file"
+READ_WITH_EMI = "read with its .emi"
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,9 @@ def list_inputs(patterns: str | os.PathLike | Sequence[str | os.PathLike], own: 
     own = {os.path.realpath(path) for path in own}
     found: set[str] = set()
     for pattern in map(os.fspath, patterns):
-        matches = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
-        files = [os.path.abspath(file) for match in matches for file in _files(match)]
+        matches = [pattern] if os.path.lexists(pattern) else sorted(set(_expand(pattern)), key=_through_link)
+        visited: set[str] = set()
+        files = [os.path.abspath(file) for match in matches for file in _files(match, visited)]
         if not files:
             raise CimpError(f"{pattern}: no such file, or no file in this folder or of this pattern")
         found.update(files)
@@ -81,32 +88,70 @@ def list_inputs(patterns: str | os.PathLike | Sequence[str | os.PathLike], own: 
 def _sort(found: dict[str, str]) -> Inputs:
     """Decide on each (name: path)."""
     sources, refused, seen = [], {}, {}
-    containers = {name.lower() for name in found if _suffix(name) == ".emi"} if ".emi" in SUFFIXES else set()
+    containers = {name[: -len(".emi")] for name in found if _suffix(name) == ".emi"} if ".emi" in SUFFIXES else set()
     for name in sorted(found):
         path = found[name]
         if _suffix(path) not in SUFFIXES:
-            refused[name] = "not a microscope file"
-        elif (emi := re.sub(r"_\d+\.ser$", ".emi", name.lower())) != name.lower() and emi in containers:
-            refused[name] = "read with its .emi"
+            refused[name] = NO_MICROSCOPE_FILE
+        elif (emi := NUMBERED.fullmatch(name)) and emi[1] in containers:
+            refused[name] = READ_WITH_EMI
         elif (first := seen.setdefault(os.path.realpath(path), name)) != name:
             refused[name] = f"a link to {first}"
         else:
             try:
-                stat = os.stat(path)
-                sources.append(Source(name, path, stat.st_size, stat.st_mtime_ns))
+                about = os.stat(path)
             except OSError as error:
                 refused[name] = f"cannot be opened ({error.strerror})"
+                continue
+            if stat.S_ISREG(about.st_mode):
+                sources.append(Source(name, path, about.st_size, about.st_mtime_ns))
+            else:  # to open a pipe can wait for ever
+                refused[name] = "a pipe or a device, not a file"
     return Inputs(sources, refused)
 
 
-def _files(match: str) -> Iterator[str]:
-    """The file itself, or all files of a folder but hidden ones."""
+def _expand(pattern: str) -> Iterator[str]:
+    """What a glob matches; glob's own ``**`` would go round and round where a link leads back to a folder above."""
+    separator = f"[{re.escape(os.sep + (os.altsep or ''))}]"
+    parts = re.split(rf"(?:(?<={separator})|^)\*\*(?:{separator}+|$)", pattern, maxsplit=1)
+    if len(parts) == 1:
+        yield from glob.glob(pattern)
+        return
+    head, tail = parts
+    for top in glob.glob(head) if head else [os.curdir]:
+        if tail in ("", "*"):  # all that is in it
+            yield top
+            continue
+        for folder, _ in _walk(top, set()):
+            yield from _expand(os.path.join(glob.escape(folder), tail))
+
+
+def _files(match: str, visited: set[str]) -> Iterator[str]:
+    """The file itself, or all files of a folder but hidden ones and those of folders visited before."""
     if not os.path.isdir(match):
         yield match
         return
-    for folder, folders, files in os.walk(match):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for folder, files in _walk(match, visited):
         yield from (os.path.join(folder, name) for name in files if not name.startswith("."))
+
+
+def _walk(top: str, visited: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each folder once, with its files, whatever links lead to it: by a link only where there is no other way."""
+    tops = [top]
+    while tops:
+        links = []
+        for folder, folders, files in itertools.chain.from_iterable(map(os.walk, tops)):
+            real = os.path.realpath(folder)
+            folders[:] = [] if real in visited else sorted(name for name in folders if not name.startswith("."))
+            if real not in visited:
+                visited.add(real)
+                links += [path for name in folders if os.path.islink(path := os.path.join(folder, name))]
+                yield folder, files
+        tops = sorted(links)
+
+
+def _through_link(path: str) -> tuple[bool, str]:
+    return os.path.realpath(path) != os.path.abspath(path), path
 
 
 def _base(pattern: str) -> str:

@@ -2,8 +2,7 @@
 
 Addresses are ``hf://buckets/ORG/NAME/file.h5`` and plain ``https://``. Opening a data set there reads its table;
 an image fetches its own bytes. `download` goes by the same ranges, because huggingface_hub's own download of a
-bucket file
-has no way to take up a transfer that was killed.
+bucket file has no way to take up a transfer that was killed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import os
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -177,14 +176,15 @@ def download(
         raise CimpError(f"{path}: no folder {path.parent}; make it first")
     version = hashlib.sha256(f"{url} {source.size} {source.version}".encode()).hexdigest()[:12]
     part = path.with_name(f".{path.name}.{version}.part")
-    done = min(part.stat().st_size, source.size) if part.exists() else 0
-    if (free := shutil.disk_usage(path.parent).free) < source.size - done:
+    begun = min(part.stat().st_size, source.size) if part.exists() else 0
+    if (free := shutil.disk_usage(path.parent).free) < source.size - begun:
         raise CimpError(
-            f"{url}: needs {(source.size - done) / 1e9:.2f} GB more, {path.parent} has {free / 1e9:.2f} GB free; "
+            f"{url}: needs {(source.size - begun) / 1e9:.2f} GB more, {path.parent} has {free / 1e9:.2f} GB free; "
             "choose another disk, or open the address without fetching it"
         )
-    with open(part, "ab") as out:
-        _lock(out, url, part)
+    with _locked(part, url), open(part, "ab") as out:
+        # Only now: until the lock was had, another process may have written more.
+        done = min(os.fstat(out.fileno()).st_size, source.size)
         out.truncate(done)
         if progress is not None:
             progress(done, source.size)
@@ -195,20 +195,28 @@ def download(
                 progress(done, source.size)
         out.flush()
         os.fsync(out.fileno())
-    _check_digest(url, part, expected)
-    os.replace(part, path)
+        out.close()
+        _check_digest(url, part, expected)
+        os.replace(part, path)
     return path
 
 
-def _lock(file, url: str, part: Path) -> None:
+@contextlib.contextmanager
+def _locked(part: Path, url: str) -> Iterator[None]:
     """Two processes that append to one part would mix it; the lock ends with the process, however it ends."""
-    with contextlib.suppress(ImportError):  # Windows
+    try:
         import fcntl
-
+    except ImportError:  # Windows
+        yield
+        return
+    with open(part, "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise CimpError(f"{url}: another process is fetching it to {part}; wait for it") from error
+        if not part.exists() or not os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+            raise CimpError(f"{url}: another process has just fetched it")
+        yield
 
 
 def _check_digest(url: str, part: Path, expected: str | None) -> None:

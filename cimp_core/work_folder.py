@@ -46,7 +46,10 @@ class WorkFolder:
         """
         from filelock import FileLock, Timeout
 
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CimpError(f"{self.path}: cannot be made ({error.strerror}); choose another output") from error
         self._lock, owner = FileLock(self.path / "lock"), self.path / "owner.json"
         try:
             self._lock.acquire(timeout=0)

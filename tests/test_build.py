@@ -300,6 +300,15 @@ def test_impossible_options_leave_nothing_behind(here, drive, options, said):
     assert sorted(p.name for p in drive.parent.iterdir()) == ["drive"]
 
 
+def test_a_folder_or_a_place_that_cannot_be_written_is_said_before_any_work(here, drive):
+    (drive.parent / "folder.h5").mkdir()
+    with pytest.raises(CimpError, match="this is a folder"):
+        build_here(drive, "folder.h5", force=True)
+    (drive.parent / "mine.h5.work").write_bytes(b"")
+    with pytest.raises(CimpError, match=r"mine\.h5\.work: cannot be made"):
+        build_here(drive)
+
+
 def test_where_nothing_can_be_taken_the_report_says_why(here, tmp_path):
     (tmp_path / "drive").mkdir()
     (tmp_path / "drive/<b>&.emd").write_bytes(b"")
@@ -413,6 +422,28 @@ def test_odd_names(tmp_path):
     assert len(list_inputs(tmp_path / "a[1]" / "\u00e9\n*.EMD").sources) == 1
 
 
+def test_links_round_in_circles_end_and_hide_nothing(tmp_path):
+    drive, elsewhere = tmp_path / "drive", tmp_path / "elsewhere/s2"
+    for folder in (drive / "z", drive / "b", elsewhere):
+        folder.mkdir(parents=True)
+    (drive / "z/1.emd").write_bytes(b"x")
+    (elsewhere / "2.emd").write_bytes(b"x")
+    for link in ("z/up", "b/up", "z/again"):
+        (drive / link).symlink_to(drive)
+    (drive / "a").symlink_to(drive / "z")
+    (drive / "linked").symlink_to(elsewhere.parent)
+    for pattern in (drive, f"{drive}/**/*", f"{drive}/**", f"{drive}/**/*.emd"):
+        assert [s.name for s in list_inputs(pattern).sources] == ["linked/s2/2.emd", "z/1.emd"], pattern
+    assert len(list_inputs(f"{drive}/**/s2/**/*.emd").sources) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.emd")
+    (tmp_path / "b.emd").write_bytes(b"x")
+    assert list_inputs(tmp_path).refused == {f"{tmp_path.name}/a.emd": "a pipe or a device, not a file"}
+
+
 def test_a_pattern_that_matches_nothing_is_an_error(tmp_path, drive):
     for pattern in ("*.emd", "absent", "absent/**/*"):
         with pytest.raises(CimpError, match="no such file"):
@@ -423,12 +454,22 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path, drive):
 
 def test_a_ser_is_read_with_its_emi(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "SUFFIXES", (".emi", ".ser"))
-    for name in ("a.emi", "a_1.ser", "A_2.SER", "b_1.ser", "a.ser", "sub/a_1.ser"):
+    for name in ("a.emi", "a_1.ser", "a_2.SER", "A_3.ser", "a_0.ser", "b_1.ser", "a.ser", "sub/a_1.ser"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     found = list_inputs(f"{tmp_path}/**/*")
     assert set(found.refused.values()) == {"read with its .emi"}
-    assert {name.split("/", 1)[1] for name in found.refused} == {"a_1.ser", "A_2.SER"}
+    assert {name.split("/", 1)[1] for name in found.refused} == {"a_1.ser", "a_2.SER"}
+
+
+def test_a_ser_whose_emi_is_damaged_is_not_said_to_have_been_read(here, tmp_path):
+    (tmp_path / "s").mkdir()
+    write_velox(tmp_path / "s/b.emd", picture(), SETTINGS)
+    for name in ("a.emi", "a_1.ser"):
+        (tmp_path / "s" / name).write_bytes(b"x")
+    report = build_here(tmp_path / "s")
+    reasons = dict(zip(report.table["file"], report.table["reason"], strict=True))
+    assert reasons["s/a_1.ser"].startswith("its .emi cannot be read; name this .ser alone")
 
 
 # What the rest of the package makes of it

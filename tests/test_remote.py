@@ -379,6 +379,26 @@ def test_two_processes_do_not_mix_one_part(url, tmp_path):
     download(url, tmp_path / "copy.h5")
 
 
+@pytest.mark.parametrize("url", ["web"], indirect=True)
+@pytest.mark.parametrize("what", ["gone", "replaced"])
+def test_a_part_that_another_process_finished_meanwhile_leaves_no_hole(url, folder, tmp_path, monkeypatch, what):
+    with pytest.raises(RuntimeError):
+        download(url, tmp_path / "copy.h5", progress=lambda done, _: exec("raise RuntimeError") if done else None)
+    (part,) = tmp_path.iterdir()
+    assert part.stat().st_size
+    locked = remote._locked
+
+    def late(part, url):
+        part.unlink()
+        if what == "replaced":
+            part.write_bytes(b"")
+        return locked(part, url)
+
+    monkeypatch.setattr(remote, "_locked", late)
+    download(url, tmp_path / "copy.h5")
+    assert (tmp_path / "copy.h5").read_bytes() == (folder / "set.h5").read_bytes()
+
+
 @pytest.mark.parametrize("url", ["hub"], indirect=True)
 def test_command_line(url, folder, tmp_path):
     run, out = CliRunner().invoke, tmp_path / "copy.h5"

@@ -217,6 +217,8 @@ def test_pretrain_command_trains_resumes_and_ships(data, tmp_path):
     assert refused.exit_code != 0 and "--resume" in str(refused.exception)
     resumed = cimp("pretrain", data.path, "--out", out, *options, "--resume", "--json")
     assert json.loads(resumed.stdout)["sha256"] == answer["sha256"]
+    none = cimp("pretrain", data.path, "--out", tmp_path / "none", "--set", "crop_size=4096")
+    assert none.exit_code != 0 and "no images as large as 4096 px" in str(none.exception)
     wrong = cimp("pretrain", data.path, "--out", tmp_path / "other", "--set", "lr=1")
     assert wrong.exit_code != 0 and "peak_rate" in str(wrong.exception)
 

@@ -75,6 +75,7 @@ def info(file: File, json_: Json = False) -> None:
 
 
 def _show(summary: dict, rows: dict) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
@@ -85,8 +86,11 @@ def _show(summary: dict, rows: dict) -> None:
         table.add_row(name.replace("_", " "), "not labelled" if text is None else str(text))
     console = Console()
     console.print(table)
+    # Narrow, for a number that is cut off for want of room is a wrong one.
     table = Table(
-        *(Column(name, no_wrap=True) for name in ("parameter", "least", "median", "most", "values", "lack", "ln"))
+        *(Column(name, no_wrap=True) for name in ("parameter", "least", "median", "most", "values", "lack", "ln")),
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for name, row in rows.items():
         scale, unit = _SHOWN[row["unit"]]

@@ -7,11 +7,16 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import CimpError, OutOfRangeError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..dataset import Dataset
 
 
 class Profile(StrEnum):
@@ -47,6 +52,12 @@ def pretrain(
         raise CimpError(f"{out} already holds a run: --resume to go on with it, --force to start again")
     dataset = open_dataset(data)
     train, val, _ = dataset.split(split)
+    before = len(train) + len(val)
+    train, val = (part.view(_large_enough(part, config.crop_size)) for part in (train, val))
+    if small := before - len(train) - len(val):
+        print(f"{small} images are smaller than {config.crop_size} px and are left out", file=sys.stderr)
+    if not (len(train) and len(val)):
+        raise CimpError(f"{data}: no images as large as {config.crop_size} px to train on or to validate with")
     console = Console(stderr=True)
     if not json_:
         console.print(
@@ -72,6 +83,7 @@ def pretrain(
         "data_version": str(dataset.attributes.get("twin_version", "unknown")),
         "split": split,
         "images": len(train),
+        "images_too_small": small,
         "settings": dataclasses.asdict(config),
         **{k: round(v, 4) for k, v in scores.items()},
     }
@@ -83,6 +95,12 @@ def pretrain(
         kind = "float16" if half == ("",) else "partly float16" if half else "float32"
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB {kind}  sha256 {digest}")
         print("validation, one crop: " + "  ".join(f"{k[4:]} {v:.3g}" for k, v in scores.items()))
+
+
+def _large_enough(data: Dataset, side: int) -> np.ndarray:
+    import numpy as np
+
+    return np.flatnonzero([min(data.shape(i)) >= side for i in range(len(data))])
 
 
 def _settings(pairs: list[str], cls: type) -> dict[str, object]:

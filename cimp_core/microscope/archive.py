@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import lzma
-import re
 import shutil
 import tempfile
 import zipfile
@@ -15,13 +14,13 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import UnreadableFileError
 from .record import Loaded, Sighting
+from .tia import NUMBERED
 
 __all__ = ["load_zip"]
 
 LARGEST = 32 * 2**30  # [bytes] unpacked, of all members to read
 RATIO = 200  # unpacked size by packed size; Velox files pack to a tenth at most, a bomb to a thousandth
 _SMALL = 100 * 2**20  # [bytes] unpacked, that any ratio may have
-_NUMBERED = re.compile(r"(.+)_\d{1,6}\.ser", re.IGNORECASE | re.DOTALL)
 _FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError, ValueError)
 
 
@@ -126,5 +125,5 @@ def _read(
 
 
 def _has_emi(file: Path, present: set[Path]) -> bool:
-    name = _NUMBERED.fullmatch(file.name)
+    name = NUMBERED.fullmatch(file.name)
     return bool(name) and any(file.with_name(name[1] + end) in present for end in (".emi", ".EMI", ".Emi"))

@@ -22,10 +22,11 @@ from ..errors import UnreadableFileError
 from .record import Evidence, Loaded, RawValue, Sighting, lookup
 from .ser import TYPES, survey
 
-__all__ = ["load_emi", "load_ser", "look_up", "recognises"]
+__all__ = ["NUMBERED", "load_emi", "load_ser", "look_up", "recognises"]
 
 _LONGEST_XML = 2**20  # [bytes]; 6 kB in every file met
-_NUMBERED = re.compile(r"(.+)_([1-9]\d{0,5})\.ser", re.IGNORECASE | re.DOTALL)
+NUMBERED = re.compile(r"(.+)_([1-9]\d{0,5})\.ser", re.IGNORECASE | re.DOTALL)
+"""Name of a .ser file that may belong to an .emi file: that file's name, and the number of the image."""
 _NOWHERE = "TIA does not record it"
 _IN_EMI = "kept in the .emi file, not in the .ser"
 
@@ -35,7 +36,7 @@ def load_emi(path: Path, lazy: bool, with_hyperspy: Callable) -> Loaded:
     settings = _settings(path)
     files = {}
     for file in sorted(path.parent.iterdir()):
-        name = _NUMBERED.fullmatch(file.name)
+        name = NUMBERED.fullmatch(file.name)
         if name and name[1] == path.stem:
             files[int(name[2])] = file
     if not files:
@@ -65,7 +66,7 @@ def load_emi(path: Path, lazy: bool, with_hyperspy: Callable) -> Loaded:
 
 def load_ser(path: Path, lazy: bool, with_hyperspy: Callable) -> Loaded:
     """Image of one .ser file, with its settings where the .emi file it belongs to lies beside it."""
-    name = _NUMBERED.fullmatch(path.name)
+    name = NUMBERED.fullmatch(path.name)
     settings, notes = {}, []
     beside = [path.with_name(name[1] + suffix) for suffix in (".emi", ".EMI", ".Emi")] if name else []
     emi = next((file for file in beside if file.is_file()), None)
