@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checkpoint import write_text
 from .crops import open_crops, turned
 from .dataset import Dataset
 from .errors import OutOfRangeError, SchemaError
-from .losses import info_nce
+from .losses import gather, gathered_info_nce
 from .metrics import positive_ranks, topk
 from .models import Cimp, CimpConfig
+from .processes import is_first
 from .schema import image_key
 from .training import TrainConfig, fit
 
@@ -63,6 +65,10 @@ def pretrain(
     *,
     resume: bool = True,
     on_log: Callable[[dict[str, float]], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
+    devices: int | None = None,
+    num_nodes: int | None = None,
+    strategy: str = "auto",
 ) -> Cimp:
     """Train a model on `train`; checkpoint, log and settings go into the folder `out`.
 
@@ -75,24 +81,30 @@ def pretrain(
         Folder for ``checkpoint.pt``, ``log.jsonl`` and ``config.json``.
     resume : bool
         Go on from the checkpoint in `out`.
+    on_log, on_step, devices, num_nodes, strategy : optional
+        As of `training.fit`: every process calls this function, and every one gets the model.
     """
     torch.manual_seed(config.seed)
     names = {f.name for f in dataclasses.fields(CimpConfig)} & {f.name for f in dataclasses.fields(config)}
     shape = CimpConfig(**{name: getattr(config, name) for name in names})
     model = Cimp(shape.with_normalizer(train.normalizer))
-    if out is not None:
+    if out is not None and is_first():
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+        write_text(out / "config.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
     validate = None if val is None else Validation(val, config.crop_size)
-    fit(model, CropSampler(train, config), _loss, config, out, validate=validate, resume=resume, on_log=on_log)
+    fit(
+        model, CropSampler(train, config), _loss, config, out, validate=validate, resume=resume, on_log=on_log,
+        on_step=on_step, devices=devices, num_nodes=num_nodes, strategy=strategy,
+    )  # fmt: skip
     return model.cpu().eval()
 
 
 def _loss(model: Cimp, intensity: Tensor, metadata: Tensor, absolute: Tensor, group: Tensor):
     output = model(intensity, metadata, absolute)
-    loss = info_nce(output.image, output.metadata, group, output.scale)
-    positives = (group[:, None] == group[None, :]).sum(1).float()
+    loss = gathered_info_nce(output.image, output.metadata, group, output.scale)
+    _, row, count = gather(group).unique(return_inverse=True, return_counts=True)
+    positives = count[row].float()
     # The minimum of the loss is the entropy of the positives, not zero: what is left above it can be learnt.
     return loss, {"excess": loss.detach() - positives.log().mean(), "scale": output.scale.detach()}
 
@@ -136,18 +148,22 @@ class CropSampler:
         return rng, indices, rng.integers(np.column_stack([free, np.tile((4, 2), (n, 1))]))
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.part(step, slice(None))
+
+    def part(self, step: int, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Some rows of ``sampler(step)``; only their images are read."""
         config = self.config
         rng, indices, drawn = self.places(step)
-        tops, lefts, turns, flips = drawn.T
-        squares = self.reader.crops(indices, tops, lefts, config.crop_size)
-        crops = turned(squares, turns, flips) if config.flips else squares.astype(np.float32)
         metadata = self.metadata[indices].copy()
         metadata[rng.random(metadata.shape) < config.mask_metadata] = np.nan
         absolute = self.on_scale[indices] & (rng.random(len(indices)) >= config.mask_absolute)
+        tops, lefts, turns, flips = drawn[rows].T
+        squares = self.reader.crops(indices[rows], tops, lefts, config.crop_size)
+        crops = turned(squares, turns, flips) if config.flips else squares.astype(np.float32)
         if self.reader.waits:  # the disk then reads the next batch while the model learns from this one
             _, following, place = self.places(step + 1)
-            self.reader.announce(following, place[:, 0], place[:, 1], config.crop_size)
-        return tuple(torch.from_numpy(a) for a in (crops, metadata, absolute, self.groups[indices]))
+            self.reader.announce(following[rows], place[rows, 0], place[rows, 1], config.crop_size)
+        return tuple(torch.from_numpy(a) for a in (crops, metadata[rows], absolute[rows], self.groups[indices[rows]]))
 
 
 class Validation:

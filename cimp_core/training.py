@@ -4,26 +4,30 @@ A loop is a model, a function ``batches(step)`` and a function ``loss(model, *ba
 pure function of the step, a run that was stopped and resumed sees what the uninterrupted run sees, and on
 a CPU ends at the same weights bit for bit. Durations are counted in training samples, which keeps its
 meaning when the batch size changes.
+
+On several processes each takes an equal share of the batch; the whole stays the run of one process, but for the order
+of sums (see `processes`).
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning_fabric as lf
 import torch
 from torch import Tensor, nn
 
-from .errors import CimpError, OutOfRangeError, SchemaError, UnreadableFileError
+from .checkpoint import CHECKPOINT, LOG, load_checkpoint, restore_checkpoint, save_checkpoint, write_text
+from .errors import CimpError, OutOfRangeError
+from .processes import couple, share_of_batch, start, uncouple
 
 __all__ = [
     "CHECKPOINT",
@@ -35,9 +39,6 @@ __all__ = [
     "load_checkpoint",
     "make_config",
 ]
-
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
-"""Names of the files that `fit` keeps in its folder."""
 
 # Fabric announces the precision at every start; the config says it already.
 logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
@@ -53,6 +54,7 @@ class TrainConfig:
     warmup: int = 16_000  # linear warm-up from zero [samples]; then a cosine to zero
     weight_decay: float = 0.05  # of weights; norms, biases and scalars have none
     clip: float = 1.0  # largest norm of the gradient
+    ema_half_life: int = 0  # of the mean of the weights that is validated and returned [samples]; 0: the last weights
     precision: str = "auto"  # "bf16-mixed", "32-true", or what suits the device, see `for_this_device`
     log_every: int = 5_120  # [samples]
     validate_every: int = 25_600  # [samples]
@@ -107,47 +109,72 @@ def fit(
     resume: bool = True,
     stop: int | None = None,
     on_log: Callable[[dict[str, float]], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
+    devices: int | None = None,
+    num_nodes: int | None = None,
+    strategy: str = "auto",
 ) -> list[dict[str, float]]:
     """Train `model` in place and return the log.
 
     Parameters
     ----------
     batches : callable
-        Step number -> tensors of one batch, the same for the same step.
+        Step number -> tensors of one batch, the same for the same step. Of several processes each takes its rows; an
+        object with a method ``part(step, rows)``, rows a slice, is asked for these only.
     loss : callable
-        ``loss(model, *batch)`` -> scalar to minimise and scalars to log.
+        ``loss(model, *batch)`` -> scalar to minimise and scalars to log. Of several processes each has its rows of
+        the batch, and values and gradients are averaged: right for a mean over samples and for `losses.gathered`.
     out : path, optional
-        Folder of the checkpoint and of the log, one JSON object a line.
+        Folder of the checkpoint and of the log, one JSON object a line; on a disk that all nodes see.
     validate : callable, optional
-        Scalars to log every ``config.validate_every`` samples and at the end.
+        Scalars to log every ``config.validate_every`` samples and at the end; called in the first process, with the
+        mean of the weights where ``config.ema_half_life`` asks for one.
     resume : bool
         Go on from the checkpoint in `out` if there is one.
     stop : int, optional
         End after this step as an interruption would, with a checkpoint.
+    on_log, on_step : callable, optional
+        Called in the first process with each entry of the log, and after each step with the samples seen.
+    devices, num_nodes, strategy : optional
+        As of `lightning_fabric.Fabric`; by default what ``torchrun`` was told, else one device. Strategies are
+        those that keep a whole model on each device ("auto", "ddp"). They do not belong to the settings that a
+        resumed run must share.
 
     Raises
     ------
     CimpError
-        The loss or a gradient is no longer finite.
+        The loss or a gradient is no longer finite, in every process.
+    OutOfRangeError
+        The batch does not divide into equal shares.
     SchemaError
         The checkpoint in `out` belongs to a run with other settings.
     """
     config = for_this_device(config)
-    fabric = lf.Fabric(accelerator="auto", devices=1, precision=config.precision)
+    fabric = start(config.precision, devices, num_nodes, strategy)
+    rank, processes = fabric.global_rank, fabric.world_size
+    rows = share_of_batch(config.batch_size, rank, processes)
+    part = getattr(batches, "part", lambda step, rows: tuple(t[rows] for t in batches(step)))
     # Seeds torch for what a loss draws (dropout); models are initialised by the caller.
     fabric.seed_everything(config.seed, verbose=False)
     model.to(memory_format=torch.channels_last)
+    if processes > 1:
+        couple(model, fabric)
     optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.peak_rate)
     wrapped, optimizer = fabric.setup(model, optimizer)
+    mean = None
+    if config.ema_half_life:
+        mean = copy.deepcopy(model).eval()
+        uncouple(mean)
     folder = None if out is None else Path(out)
     log: list[dict[str, float]] = []
     first = 0
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         if resume and (folder / CHECKPOINT).exists():
-            first, log = _restore(folder, model, optimizer, config)
-        # Lines written after the checkpoint belong to steps that are now done again.
-        _write_text(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
+            first, log = restore_checkpoint(folder, model, mean, optimizer, config)
+        if rank == 0:
+            # Lines written after the checkpoint belong to steps that are now done again.
+            write_text(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
     last = config.steps if stop is None else min(stop, config.steps)
     wrapped.train()
     sums: dict[str, float] = {}
@@ -156,14 +183,20 @@ def fit(
         rate = learning_rate(config, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = tuple(fabric.to_device(t) for t in batches(step))
+        batch = tuple(fabric.to_device(t) for t in part(step, rows))
         value, scalars = loss(wrapped, *batch)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(value)
         norm = fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip, error_if_nonfinite=False)
-        scalars = {"loss": value.item(), "gradient": norm.item(), **{k: v.item() for k, v in scalars.items()}}
+        scalars = {"loss": value.detach(), "gradient": norm, **scalars}
+        # As every process gets the mean, all of them stop where a value of one is not finite.
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        means = fabric.all_reduce(torch.stack([v.to(dtype) for v in scalars.values()]), reduce_op="mean")
+        scalars = dict(zip(scalars, means.tolist(), strict=True))
         _require_finite(scalars, step, rate, folder)
         optimizer.step()
+        if mean is not None:
+            _average(mean, model, config, step)
         for name, scalar in scalars.items():
             sums[name] = sums.get(name, 0.0) + scalar
         counted += 1
@@ -174,30 +207,27 @@ def fit(
         if done or any(_due(seen, n, config) for n in every):
             speed = counted * config.batch_size / (time.perf_counter() - since)
             entry = {"samples": seen, **{k: v / counted for k, v in sums.items()}, "rate": rate, "per_second": speed}
-            if validate is not None and (_due(seen, config.validate_every, config) or seen >= config.samples):
-                entry |= validate(model)
+            validation = _due(seen, config.validate_every, config) or seen >= config.samples
+            if rank == 0 and validate is not None and validation:
+                entry |= validate(model if mean is None else mean)
                 wrapped.train()
-            log.append(entry)
-            if folder is not None:
+            log.append(fabric.broadcast(entry))
+            if rank == 0 and folder is not None:
                 with open(folder / LOG, "a") as file:
                     file.write(json.dumps(entry) + "\n")
-            if on_log is not None:
+            if rank == 0 and on_log is not None:
                 on_log(entry)
             sums, counted, since = {}, 0, time.perf_counter()
-        if folder is not None and (done or _due(seen, config.checkpoint_every, config)):
-            _save(folder, model, optimizer, config, step + 1, log)
+        if rank == 0 and folder is not None and (done or _due(seen, config.checkpoint_every, config)):
+            save_checkpoint(folder, model, mean, optimizer, config, step + 1, log)
+        if rank == 0 and on_step is not None:
+            on_step(seen)
+    fabric.barrier()  # what is returned from can be read from the folder
+    uncouple(model)
+    if mean is not None:
+        model.load_state_dict(mean.state_dict())
     model.eval()
     return log
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Contents of a checkpoint: ``model`` (state dict), ``optimizer``, ``step``, ``config``, ``log``, ``rng``."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UnreadableFileError(f"{path}: no such checkpoint") from error
-    except Exception as error:
-        raise UnreadableFileError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error
 
 
 def _due(seen: int, every: int, config: TrainConfig) -> bool:
@@ -214,6 +244,21 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     ]
 
 
+def _average(mean: nn.Module, model: nn.Module, config: TrainConfig, step: int) -> None:
+    """Exponentially weighted mean of the weights after each step, those before the first not among them.
+
+    The weight of a step halves every `ema_half_life` samples; all weights so far add up to one.
+    """
+    per_step = -math.log(2) * config.batch_size / config.ema_half_life
+    newest = math.expm1(per_step) / math.expm1(per_step * (step + 1))
+    ours = mean.state_dict()
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            ours[name].lerp_(value, newest)
+        else:
+            ours[name].copy_(value)
+
+
 def _require_finite(scalars: dict[str, float], step: int, rate: float, folder: Path | None) -> None:
     """Stop before a step that would destroy the weights; the last checkpoint stays good."""
     if math.isfinite(scalars["loss"]) and math.isfinite(scalars["gradient"]):
@@ -223,38 +268,3 @@ def _require_finite(scalars: dict[str, float], step: int, rate: float, folder: P
         f"training stopped at step {step}: loss {scalars['loss']:g}, gradient norm {scalars['gradient']:g}, "
         f"learning rate {rate:g}. Lower peak_rate or lengthen warmup, and look for bad pixels in the data; {where}"
     )
-
-
-def _save(folder: Path, model: nn.Module, optimizer: Any, config: TrainConfig, step: int, log: list) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "config": dataclasses.asdict(config),
-        "log": log,
-        "rng": torch.get_rng_state(),
-    }
-    temporary = folder / f".{CHECKPOINT}.{os.getpid()}"
-    torch.save(state, temporary)
-    os.replace(temporary, folder / CHECKPOINT)
-
-
-def _restore(folder: Path, model: nn.Module, optimizer: Any, config: TrainConfig) -> tuple[int, list]:
-    state = load_checkpoint(folder / CHECKPOINT)
-    ours, theirs = dataclasses.asdict(config), state["config"]
-    if different := sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)):
-        pairs = ", ".join(f"{k} {theirs.get(k)} -> {ours.get(k)}" for k in different)
-        raise SchemaError(
-            f"{folder / CHECKPOINT} is of a run with other settings ({pairs}): "
-            "train into another folder, or start again without resuming"
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
-    return state["step"], state["log"]
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -1,13 +1,16 @@
 """The contrastive losses against plain double loops, closed forms and numerical gradients."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cimp_core.losses import info_nce, sigmoid_loss
+from cimp_core.losses import gather, gathered_info_nce, gathered_sigmoid_loss, info_nce, sigmoid_loss
+from cimp_core.losses.contrastive import info_nce_rows, sigmoid_rows
 
 
 def rows(count, dim, seed=0, dtype=torch.float64):
@@ -98,25 +101,109 @@ def test_gradients_of_towers_scale_and_bias(tile):
 
 @pytest.mark.parametrize("name", ["info_nce", "sigmoid"])
 def test_tiles_bound_the_memory_kept_for_the_backward_pass(name):
-    """Without checkpointing each tile, all B x B logits would be kept however small the tile."""
-    count, kept = 256, {}
-    for tile in (None, 16):
-        a, b = rows(count, 8, 1, torch.float32).requires_grad_(), rows(count, 8, 2, torch.float32)
+    """Were the tiles not computed again, all B x B logits would be kept however small the tile."""
+
+    def kept(count, tile):
+        a, b = rows(count, 8, 1, torch.float32).requires_grad_(), rows(count, 8, 2, torch.float32).requires_grad_()
+        scale = torch.tensor(10.0, requires_grad=True)
         storages = {}
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=storages: note(t, s), lambda t: t):
+
+        def pack(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             if name == "info_nce":
-                loss = info_nce(a, b, torch.arange(count), 10.0, tile)
+                loss = info_nce(a, b, torch.arange(count), scale, tile)
             else:
-                loss = sigmoid_loss(a, b, torch.arange(count), 10.0, -5.0, tile)
-        kept[tile] = sum(storages.values())
+                loss = sigmoid_loss(a, b, torch.arange(count), scale, torch.tensor(-5.0), tile)
+        numbers = sum(storages.values()) / 4  # of float32
         del loss  # alive until here, so that no address is used twice
-    assert kept[None] >= count * count
-    assert kept[16] <= count * count / 4
+        return numbers
+
+    plain, tiled = ([kept(count, tile) for count in (256, 512, 1024)] for tile in (None, 16))
+    for count, full, part in zip((256, 512, 1024), plain, tiled, strict=True):
+        assert full >= count * count and part <= 100 * count
+    assert tiled[2] / tiled[0] <= 4.1 < 15 < plain[2] / plain[0]
 
 
-def note(tensor, storages):
-    storages[tensor.data_ptr()] = tensor.numel()
-    return tensor
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+def test_tiles_bound_what_the_process_takes_forward_and_backward():
+    """What is freed must also be used again: less in all than one B x B matrix of float32, 144 MiB."""
+    code = """
+import resource, torch
+from cimp_core.losses import info_nce, sigmoid_loss
+a, b = (torch.nn.functional.normalize(torch.randn(6144, 8), dim=1).requires_grad_() for _ in range(2))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+info_nce(a, b, torch.arange(6144), 10.0, 48).backward()
+sigmoid_loss(a, b, torch.arange(6144), 10.0, -5.0, 48).backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 144 * 1024
+
+
+@pytest.mark.parametrize("name", ["info_nce", "sigmoid"])
+def test_tiles_change_neither_value_nor_gradients(name):
+    found = []
+    for tile in (None, 1, 5, 16, 40):
+        a, b = rows(40, 6, 1).requires_grad_(), rows(40, 6, 2).requires_grad_()
+        scale, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (8.0, -3.0))
+        group = torch.arange(40) % 7
+        if name == "info_nce":
+            loss = info_nce(a, b, group, scale, tile) + 0 * bias
+        else:
+            loss = sigmoid_loss(a, b, group, scale, bias, tile)
+        loss.backward()
+        found.append([loss.detach(), a.grad, b.grad, scale.grad, bias.grad])
+    for tiled in found[1:]:
+        for x, y in zip(tiled, found[0], strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match="tile is 0"):
+        info_nce(a, b, group, 1.0, 0)
+
+
+def test_parts_of_the_rows_add_up_to_all_with_groups_of_their_own():
+    a, b, group = rows(9, 4, 1), rows(9, 4, 2), torch.tensor([0, 1, 1, 2, 0, 0, 3, 2, 1])
+    parts = [slice(0, 2), slice(2, 7), slice(7, 9)]
+    nce = sum(
+        info_nce_rows(a[r], b, group[r], group, 6.0) + info_nce_rows(b[r], a, group[r], group, 6.0) for r in parts
+    )
+    sigmoid = sum(sigmoid_rows(a[r], b, group[r], group, 6.0, -1.0) for r in parts)
+    torch.testing.assert_close(nce / 18, info_nce(a, b, group, 6.0), rtol=1e-13, atol=0)
+    torch.testing.assert_close(sigmoid / 9, sigmoid_loss(a, b, group, 6.0, -1.0), rtol=1e-13, atol=0)
+
+
+def test_one_process_gathers_itself():
+    a, b, group = rows(6, 4, 1), rows(6, 4, 2), torch.arange(6) // 2
+    assert gather(a) is a
+    assert torch.equal(gathered_info_nce(a, b, group, 5.0, 2), info_nce(a, b, group, 5.0, 2))
+    assert torch.equal(gathered_sigmoid_loss(a, b, group, 5.0, -1.0), sigmoid_loss(a, b, group, 5.0, -1.0))
+
+
+def test_limits_of_the_temperature():
+    """Hot: every pair alike. Cold: each row pays the gap to its best column, so nothing where that is its own."""
+    a, b, group = rows(12, 5, 1), rows(12, 5, 2), torch.arange(12) // 2
+    assert info_nce(a, b, group, 0.0).item() == pytest.approx(math.log(12), rel=1e-12)
+    pairs = 12 * 2 * math.log1p(math.exp(1.5)) + 12 * 10 * math.log1p(math.exp(-1.5))  # positives and negatives
+    assert sigmoid_loss(a, b, group, 0.0, -1.5).item() == pytest.approx(pairs / 12, rel=1e-12)
+    assert info_nce(a, a, torch.arange(12), 1e4).item() == pytest.approx(0.0, abs=1e-12)
+    cosine = a @ b.T
+    gap = (cosine.max(1).values - cosine.diag()).mean() + (cosine.max(0).values - cosine.diag()).mean()
+    assert info_nce(a, b, torch.arange(12), 1e6).item() / 1e6 == pytest.approx(gap.item() / 2, rel=1e-5)
+
+
+def test_closed_forms_of_one_group_and_of_identical_rows():
+    """With one group every pair is a positive: the loss is what is lost to differences among them."""
+    a, b, one = rows(10, 4, 1), rows(10, 4, 2), torch.zeros(10, dtype=torch.int64)
+    logits = 3.0 * (a @ b.T)
+    expected = (logits.logsumexp(1).mean() + logits.logsumexp(0).mean()) / 2 - logits.mean()
+    assert info_nce(a, b, one, 3.0).item() == pytest.approx(expected.item(), rel=1e-12)
+    same = rows(1, 4).expand(10, 4)
+    assert sigmoid_loss(same, same, one, 3.0, -1.0).item() == pytest.approx(10 * math.log1p(math.exp(-2)), rel=1e-12)
+    assert sigmoid_loss(same, same, torch.arange(10), 3.0, -1.0).item() == pytest.approx(
+        math.log1p(math.exp(-2)) + 9 * math.log1p(math.exp(2)), rel=1e-12
+    )
 
 
 def test_large_logits_and_half_precision_stay_finite():

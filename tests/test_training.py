@@ -1,5 +1,6 @@
 """The training loop on small problems, and pre-training on a small data set."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -95,6 +96,61 @@ def test_same_seed_same_run_other_seed_other_run(tmp_path):
         fit(model, batches, loss, dataclasses.replace(QUICK, seed=seed))
         ends.append(weights_of(model))
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
+
+
+EMA = dataclasses.replace(QUICK, ema_half_life=50)
+
+
+def test_mean_of_the_weights_is_the_sum_by_hand_and_is_what_is_validated_and_returned(tmp_path):
+    model, batches, loss = line_problem()
+    after, validated = [], []
+
+    def validate(m):
+        assert not m.training
+        validated.append(weights_of(m).clone())
+        return {"val": 0.0}
+
+    # Called at the end of each step, when the model in training still has its own weights.
+    fit(model, batches, loss, EMA, tmp_path, validate=validate, on_step=lambda seen: after.append(weights_of(model)))
+    for steps, mean in ((10, validated[0]), (20, validated[1]), (20, weights_of(model))):
+        share = np.array([0.5 ** ((steps - 1 - k) * 16 / 50) for k in range(steps)])
+        expected = share / share.sum() @ np.stack([w.numpy() for w in after[:steps]]).astype(float)
+        np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(after[-1], weights_of(model), atol=1e-4)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert torch.equal(state["mean"]["0.weight"], model[0].weight)
+    assert not torch.equal(state["model"]["0.weight"], model[0].weight)
+
+
+def test_mean_of_the_weights_includes_the_statistics_of_batch_norms_and_leaves_the_training_alone():
+    ends = {}
+    for half_life in (0, 1, 100):
+        model, batches, loss = line_problem()
+        model.insert(1, nn.BatchNorm1d(16))
+        last = {}
+        config = dataclasses.replace(QUICK, ema_half_life=half_life)
+        fit(model, batches, loss, config, on_step=lambda seen, m=model, x=last: x.update(copy.deepcopy(m.state_dict())))
+        ends[half_life] = model.state_dict(), last
+    for name, value in ends[0][0].items():
+        assert torch.equal(value, ends[0][1][name]) and torch.equal(value, ends[100][1][name]), name
+        # Of a half-life of one sample, 2**-16 of the weights before the last step is left.
+        torch.testing.assert_close(ends[1][0][name], value, rtol=1e-4, atol=1e-6)
+    mean = ends[100][0]
+    assert not torch.equal(mean["1.running_mean"], ends[0][0]["1.running_mean"])
+    assert mean["1.num_batches_tracked"] == QUICK.steps
+
+
+def test_resumed_mean_of_the_weights_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+    whole, batches, loss = line_problem()
+    fit(whole, batches, loss, EMA, tmp_path / "whole")
+    parts, batches, loss = line_problem()
+    fit(parts, batches, loss, EMA, tmp_path / "parts", stop=7)
+    again, batches, loss = line_problem(seed=99)
+    fit(again, batches, loss, EMA, tmp_path / "parts")
+    assert torch.equal(weights_of(whole), weights_of(again))
+    finals = [load_checkpoint(tmp_path / n / "checkpoint.pt") for n in ("whole", "parts")]
+    for name, value in finals[0]["model"].items():
+        assert torch.equal(value, finals[1]["model"][name]), name
 
 
 def test_log_is_one_json_object_a_line_and_the_loss_falls(tmp_path):
@@ -215,6 +271,19 @@ def test_sampler_masks_at_the_stated_rates_and_reads_lazily_the_same(data):
     lazy = CropSampler(data, dataclasses.replace(config, memory=0.0))
     assert lazy.reader.storage == "mapped"
     assert torch.equal(lazy(0)[0], crops)
+
+
+def test_a_part_of_a_batch_is_these_rows_of_it_and_reads_no_others(data, monkeypatch):
+    sampler = CropSampler(data, TINY)
+    whole, read = sampler(3), []
+    crops = sampler.reader.crops
+    monkeypatch.setattr(
+        sampler.reader, "crops", lambda indices, *rest: read.append(len(indices)) or crops(indices, *rest)
+    )
+    for rows in (slice(0, 16), slice(16, 32), slice(8, 11)):
+        for a, b in zip(sampler.part(3, rows), whole, strict=True):
+            assert torch.equal(a.nan_to_num(-9.0), b[rows].nan_to_num(-9.0))
+    assert read == [16, 16, 3]
 
 
 def test_crop_larger_than_an_image_is_refused(data):

@@ -28,7 +28,3 @@ def main() -> None:
     except CimpError as error:
         print(f"cimp: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -37,12 +37,14 @@ def pretrain(
     force: Annotated[bool, typer.Option(help="Start again although the folder holds a run.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train on a data set; with --resume, go on where an interrupted run stopped."""
+    """Train on a data set; with --resume, go on where an interrupted run stopped. Under torchrun, on many devices."""
     from rich.console import Console
+    from rich.progress import Progress
 
     from .. import weights
     from ..dataset import open_dataset
     from ..pretrain import PROFILES, PretrainConfig, Validation, half_is_enough, pretrain
+    from ..processes import is_first
     from ..training import CHECKPOINT, for_this_device, make_config
 
     config = PROFILES[Profile(profile).value]
@@ -54,25 +56,28 @@ def pretrain(
     train, val, _ = dataset.split(split)
     before = len(train) + len(val)
     train, val = (part.view(_large_enough(part, config.crop_size)) for part in (train, val))
-    if small := before - len(train) - len(val):
+    if (small := before - len(train) - len(val)) and is_first():
         print(f"{small} images are smaller than {config.crop_size} px and are left out", file=sys.stderr)
     if not (len(train) and len(val)):
         raise CimpError(f"{data}: no images as large as {config.crop_size} px to train on or to validate with")
-    console = Console(stderr=True)
-    if not json_:
-        console.print(
-            f"{len(train)} images to train on, {len(val)} to validate, split by {split}; {config.steps} steps"
-        )
+    console = Console(stderr=True, quiet=json_ or not is_first())
+    console.print(f"{len(train)} images to train on, {len(val)} to validate, split by {split}; {config.steps} steps")
 
     def show(entry: dict[str, float]) -> None:
-        if not json_:
-            top1 = f"  val Top-1 {entry['val_top1']:.1%} of {entry['val_candidates']}" if "val_top1" in entry else ""
-            console.print(
-                f"{entry['samples']:>9} of {config.samples}  loss {entry['loss']:.3f}  "
-                f"{entry['per_second']:.0f} samples/s{top1}"
-            )
+        top1 = f"  val Top-1 {entry['val_top1']:.1%} of {entry['val_candidates']}" if "val_top1" in entry else ""
+        console.print(
+            f"{entry['samples']:>9} of {config.samples}  loss {entry['loss']:.3f}  "
+            f"{entry['per_second']:.0f} samples/s{top1}"
+        )
 
-    model = pretrain(train, val, config, out, resume=resume, on_log=show)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("training", total=config.steps * config.batch_size)
+        model = pretrain(
+            train, val, config, out, resume=resume, on_log=show,
+            on_step=lambda seen: progress.update(task, completed=seen),
+        )  # fmt: skip
+    if not is_first():
+        return
     validation = Validation(val, config.crop_size)
     half, scores = half_is_enough(model, validation), validation(model)
     path = out / "weights.safetensors"

@@ -1,5 +1,6 @@
 """Loss functions: pure functions of tensors, each tested against a plain double loop."""
 
 from .contrastive import info_nce, sigmoid_loss
+from .gathered import gather, gathered_info_nce, gathered_sigmoid_loss
 
-__all__ = ["info_nce", "sigmoid_loss"]
+__all__ = ["gather", "gathered_info_nce", "gathered_sigmoid_loss", "info_nce", "sigmoid_loss"]

@@ -1,0 +1,144 @@
+"""Training on several processes, one a device, such that it is the training on one.
+
+Each process takes its share of every batch. Whatever couples the samples of a batch is then computed over all
+processes: the gradient (averaged by DistributedDataParallel), a loss that compares samples (`losses.gathered`), and,
+here, the statistics of batch norms. Dropout draws for the whole batch in every process, so that one state of the
+generator serves all and a sample loses the same units wherever it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import lightning_fabric as lf
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from lightning_fabric.utilities import rank_zero_only
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .errors import OutOfRangeError
+
+__all__ = ["couple", "is_first", "share_of_batch", "start", "uncouple"]
+
+
+def start(
+    precision: str, devices: int | None = None, num_nodes: int | None = None, strategy: str = "auto"
+) -> lf.Fabric:
+    """Fabric on the devices asked for; where ``torchrun`` started this process, by default on those it was told."""
+    by_torchrun = dist.is_available() and dist.is_torchelastic_launched()
+    local = int(os.environ["LOCAL_WORLD_SIZE"]) if by_torchrun else 1
+    nodes = int(os.environ["WORLD_SIZE"]) // local if by_torchrun else 1
+    fabric = lf.Fabric(
+        accelerator="auto",
+        devices=local if devices is None else devices,
+        num_nodes=nodes if num_nodes is None else num_nodes,
+        strategy=strategy,
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files and talks; true where there is only one."""
+    return rank_zero_only.rank == 0
+
+
+def share_of_batch(batch_size: int, rank: int, processes: int) -> slice:
+    """Rows of a batch that a process takes."""
+    if batch_size % processes:
+        raise OutOfRangeError(
+            f"batch_size {batch_size} does not divide into equal shares for {processes} processes; "
+            f"choose a multiple of {processes}, such as {-(-batch_size // processes) * processes}"
+        )
+    share = batch_size // processes
+    return slice(rank * share, (rank + 1) * share)
+
+
+def couple(model: nn.Module, fabric: lf.Fabric) -> None:
+    """Let batch norms and dropouts inside `model` act on the batch of all processes; parameters and names stay."""
+    # Torch's own for batch norms works on graphics cards only.
+    batch_norm = _BatchNorm if fabric.device.type == "cpu" else nn.SyncBatchNorm
+    for parent, name, child in _children(model):
+        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            ours: nn.Module = batch_norm(child.num_features, child.eps, child.momentum, child.affine)
+        elif isinstance(child, nn.Dropout):
+            ours = _Dropout(child.p)
+            ours.rank, ours.processes = fabric.global_rank, fabric.world_size
+        else:
+            continue
+        # The very tables of the original, so that it moves and learns along and can take its place again.
+        ours._parameters, ours._buffers, ours.training = child._parameters, child._buffers, child.training
+        ours.__dict__["original"] = child
+        setattr(parent, name, ours)
+
+
+def uncouple(model: nn.Module) -> None:
+    """Undo `couple`."""
+    for parent, name, child in _children(model):
+        if "original" in child.__dict__:
+            setattr(parent, name, child.__dict__["original"].train(child.training))
+
+
+def _children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            yield parent, name, child
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; a term gets the sum of the gradients that all have for it."""
+
+    @staticmethod
+    def forward(ctx: Any, term: Tensor) -> Tensor:
+        total = term.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+class _BatchNorm(nn.BatchNorm1d):
+    """What `torch.nn.SyncBatchNorm` does, on a CPU, where it need not be fast."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Any number of dimensions will do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        dims = [d for d in range(x.ndim) if d != 1]
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        y = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = y.new_tensor(x.numel() // x.shape[1])
+        dist.all_reduce(count)
+        mean = _Sum.apply(y.sum(dims)) / count
+        y = y - mean.view(shape)
+        variance = _Sum.apply(y.square().sum(dims)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        y = y * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(x.dtype)
+
+
+class _Dropout(nn.Dropout):
+    """Draws for all samples of the batch, then takes those of this process."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        mask = F.dropout(x.new_ones(self.processes * len(x), *x.shape[1:]), self.p)
+        return x * mask[self.rank * len(x) : (self.rank + 1) * len(x)]
