@@ -462,7 +462,7 @@ if made:
 report = cimp.build_dataset(drive, out)
 table = report.table
 print(f"{table['rows'].sum()} rows in the data set")
-table["status"].value_counts().to_frame("images or files")
+table["status"].value_counts().rename_axis(None).to_frame("images or files")
 
 # %% [markdown]
 # The same on the command line, which shows a progress bar and has options for series, faint images, anonymous names and
