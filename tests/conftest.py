@@ -1,6 +1,7 @@
 """Options and fixtures that several test files share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ def pytest_addoption(parser):
     parser.addoption(
         "--fuzz", type=int, default=100, metavar="N", help="damaged copies of each real file (default 100)"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Ctrl-C as in a terminal: a run in the background ignores it, and its children would, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
