@@ -12,6 +12,7 @@ from test_microscope_damage import attack
 
 from cimp_core.errors import NotHAADFError, UnreadableFileError
 from cimp_core.microscope import Micrograph, inspect, nion, read
+from cimp_core.microscope.record import check_claim
 from cimp_core.microscope.worker import KillableReader
 
 EXPECTED = {
@@ -290,7 +291,7 @@ def test_the_best_that_deflate_can_do_is_believed(tmp_path):
     path = zipped(tmp_path / "a.ndata", data_npy=npy(nothing))
     assert nothing.nbytes > 900 * path.stat().st_size and one(path).image.data.shape == nothing.shape
     with pytest.raises(UnreadableFileError, match="claims"):
-        nion.check_claim(path, 1101 * path.stat().st_size)
+        check_claim(path, 1101 * path.stat().st_size)
 
 
 def test_a_map_that_will_be_refused_is_not_read(tmp_path, monkeypatch):

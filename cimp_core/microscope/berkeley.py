@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnreadableFileError
-from .nion import check_claim
-from .record import LENGTHS, Evidence, Loaded, RawValue, Sighting, lookup, number
+from .record import LENGTHS, Evidence, Loaded, RawValue, Sighting, check_claim, lookup, number
 
 __all__ = ["load_berkeley", "look_up", "recognises"]
 

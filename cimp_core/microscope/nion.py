@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnreadableFileError
-from .record import LENGTHS, Evidence, Loaded, RawValue, Sighting, lookup, number
+from .record import LENGTHS, Evidence, Loaded, RawValue, Sighting, check_claim, lookup, number
 
-__all__ = ["check_claim", "load_h5", "load_ndata", "look_up", "recognises", "to_signal"]
+__all__ = ["load_h5", "load_ndata", "look_up", "recognises", "to_signal"]
 
 # Where the optics have been seen, the most specific first. "properties" is the hardware source in exported files.
 _HOLDERS = (
@@ -98,13 +98,6 @@ def _other_h5(file: Any) -> str:
         return "this is a file of Velox: give it the ending .emd"
     held = ", ".join(map(repr, sorted(names)[:5])) or "nothing"
     return f'not an .h5 file of Nion Swift, which has "data" with "properties"; this one holds {held}'
-
-
-def check_claim(path: Path, size: int) -> None:
-    """Raise `UnreadableFileError` where a file claims `size` bytes of pixels and cannot hold them however packed."""
-    held = path.stat().st_size
-    if not 0 <= size <= 1100 * held:  # deflate packs at most 1032 times
-        raise UnreadableFileError(f"{path}: damaged; it claims {size:.3g} bytes of pixels and has {held:.3g} in all")
 
 
 def to_signal(data: Any, properties: Any, lazy: bool = False) -> Loaded:

@@ -9,12 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ..errors import OutOfRangeError
+from ..errors import OutOfRangeError, UnreadableFileError
 from ..metadata import PARAMETERS, UNITS, Acquisition
 
-__all__ = ["LENGTHS", "Evidence", "Instrument", "Loaded", "RawValue", "Sighting", "accept", "lookup", "number"]
+__all__ = [
+    "LENGTHS",
+    "Evidence",
+    "Instrument",
+    "Loaded",
+    "RawValue",
+    "Sighting",
+    "accept",
+    "check_claim",
+    "lookup",
+    "number",
+]
 
 LENGTHS = {"m": 1.0, "mm": 1e-3, "µm": 1e-6, "um": 1e-6, "nm": 1e-9, "pm": 1e-12, "å": 1e-10, "a": 1e-10, "n_m": 1e-9}
 """Metres in one unit of an axis; keys are lower case, with the micro sign U+00B5. "n_m" is Berkeley EMD's nm."""
@@ -131,7 +143,8 @@ class Evidence:
 
     `raw` maps a parameter, or voltage, camera_length, outer_collection_angle, to its `RawValue`;
     `absent` tells why a parameter is not in `raw`, `doubts` why one that is there is not believed;
-    `refusal` says what the signal is if it is no STEM image; `vendor` is "velox", "gatan" or "other";
+    `refusal` says what the signal is if it is no STEM image; `vendor` is "velox", "gatan", "tia",
+    "berkeley", "mrc", "nion" or "other";
     `trusted_camera_length` is false where the value is a default.
     """
 
@@ -170,6 +183,13 @@ def number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
+
+
+def check_claim(path: Path, size: int) -> None:
+    """Raise `UnreadableFileError` where a file claims `size` bytes of pixels and cannot hold them however packed."""
+    held = path.stat().st_size
+    if not 0 <= size <= 1100 * held:  # deflate packs at most 1032 times
+        raise UnreadableFileError(f"{path}: damaged; it claims {size:.3g} bytes of pixels and has {held:.3g} in all")
 
 
 def accept(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UnreadableFileError
-from .nion import check_claim, to_signal
-from .record import Loaded, Sighting, number
+from .nion import to_signal
+from .record import Loaded, Sighting, check_claim, number
 
 __all__ = ["load_tiff"]
 

@@ -109,9 +109,9 @@ class KillableReader:
             return
         root = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        # More threads would only take address space here: each reserves its own stack and arena.
         # Of its own, for a process that is killed leaves behind what it unpacked.
         self._scratch = tempfile.TemporaryDirectory(prefix="cimp-", ignore_cleanup_errors=True)
+        # More threads would only take address space here: each reserves its own stack and arena.
         env = os.environ | {
             "PYTHONPATH": paths,
             "TMPDIR": self._scratch.name,
