@@ -7,17 +7,20 @@ that answers the same for everything is then last, not first. ``nan`` scores cou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from .errors import OutOfRangeError
 
 __all__ = [
+    "PoolHits",
     "bootstrap_interval",
     "cosine_gaps",
     "mean_interval",
     "median_relative_error",
     "partial_r2",
+    "pool_hits",
     "pool_topk",
     "positive_ranks",
     "r2",
@@ -64,7 +67,57 @@ def pool_topk(
     exclude_same_session: bool = False,
     seed: int = 0,
 ) -> dict:
-    """Top-k retrieval within pools of a fixed number of distinct metadata vectors.
+    """Top-k retrieval within pools of a fixed number of distinct metadata vectors, as `pool_hits` draws them.
+
+    Parameters
+    ----------
+    scores, groups, sessions, pool, draws, ks, exclude_same_session, seed
+        As in `pool_hits`; `seed` is also that of the intervals.
+
+    Returns
+    -------
+    dict
+        ``top1`` ... each ``{"value", "low", "high"}``: mean over images of the share of draws in which the image was
+        answered, with a 95 % bootstrap interval over sessions; and ``pool``, ``draws``, ``queries``, ``sessions``,
+        ``distinct`` (vectors in all), ``smallest_pool`` (below `pool` where there were too few other sessions).
+
+    Raises
+    ------
+    OutOfRangeError
+        There are fewer distinct vectors than `pool`.
+    """
+    hits = pool_hits(
+        scores, groups, sessions, pool=pool, draws=draws, ks=ks, exclude_same_session=exclude_same_session, seed=seed
+    )
+    _, session = np.unique(np.asarray(sessions), return_inverse=True)
+    seen = ~np.isnan(hits.shares[0])
+    result = {"pool": pool, "draws": draws, "queries": int(seen.sum()), "sessions": int(session.max()) + 1}
+    result |= {"distinct": len(np.unique(groups)), "smallest_pool": hits.smallest_pool}
+    for k, share in zip(ks, hits.shares[:, seen], strict=True):
+        low, high = mean_interval(session[seen], share, seed=seed)
+        result[f"top{k}"] = {"value": float(share.mean()), "low": low, "high": high}
+    return result
+
+
+class PoolHits(NamedTuple):
+    """What `pool_hits` counts, image by image, so that models and seeds can be compared on the same pools."""
+
+    shares: np.ndarray  # (len(ks), n): share of the draws in which image i was answered; nan where it was never asked
+    smallest_pool: int  # below the pool asked for where there were too few other sessions
+
+
+def pool_hits(
+    scores: np.ndarray,
+    groups: np.ndarray,
+    sessions: np.ndarray,
+    *,
+    pool: int = 450,
+    draws: int = 200,
+    ks: Sequence[int] = (1, 5, 10),
+    exclude_same_session: bool = False,
+    seed: int = 0,
+) -> PoolHits:
+    """How often each image is answered within pools of a fixed number of distinct metadata vectors.
 
     A Top-k without the size of its pool says nothing: it falls as the pool grows. Each draw puts the sessions in random
     order and takes whole sessions until their images hold `pool` distinct vectors (of the last session, only as many as
@@ -85,14 +138,7 @@ def pool_topk(
     exclude_same_session : bool
         Whether candidates of the query's own session are left out.
     seed : int
-        Of the draws and of the intervals.
-
-    Returns
-    -------
-    dict
-        ``top1`` ... each ``{"value", "low", "high"}``: mean over images of the share of draws in which the image was
-        answered, with a 95 % bootstrap interval over sessions; and ``pool``, ``draws``, ``queries``, ``sessions``,
-        ``distinct`` (vectors in all), ``smallest_pool`` (below `pool` where there were too few other sessions).
+        Of the draws; the pools do not depend on the scores.
 
     Raises
     ------
@@ -120,14 +166,8 @@ def pool_topk(
             ranks = 1 + beats[np.ix_(queries, order[:pool])].sum(axis=1)
         asked[queries] += 1
         hits[:, queries] += ranks <= np.asarray(ks)[:, None]
-    seen = asked > 0
-    result = {"pool": pool, "draws": draws, "queries": int(seen.sum()), "sessions": len(own)}
-    result |= {"distinct": len(names), "smallest_pool": smallest}
-    for k, hit in zip(ks, hits, strict=True):
-        share = hit[seen] / asked[seen]
-        low, high = mean_interval(session[seen], share, seed=seed)
-        result[f"top{k}"] = {"value": float(share.mean()), "low": low, "high": high}
-    return result
+    with np.errstate(invalid="ignore"):
+        return PoolHits(hits / asked, smallest)
 
 
 def _wins(scores: np.ndarray, vector: np.ndarray, count: int) -> np.ndarray:
