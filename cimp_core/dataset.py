@@ -21,7 +21,7 @@ from .dataset_writer import write_dataset
 from .errors import OutOfRangeError, SchemaError, UnreadableFileError
 from .metadata import PARAMETERS, UNITS, Acquisition, Normalizer
 from .remote import RemoteFile, is_url, open_hdf5
-from .schema import image_faults, image_key, read_table, value_faults
+from .schema import image_faults, image_key, read_table, session_name, value_faults
 from .splits import split_indices
 
 __all__ = ["Dataset", "check_dataset", "open_dataset", "write_dataset"]
@@ -188,6 +188,14 @@ class Dataset:
             raise SchemaError(f"{self.path}: no 'materials' data set, so it cannot be split by material; use 'session'")
         parts = split_indices(kind, units.get(kind), val=val, test=test, seed=seed)
         return tuple(self.view(part) for part in parts)
+
+    def without_sessions_of(self, *held_out: Dataset) -> Dataset:
+        """The images of all sessions that none of the data sets `held_out` has: what may be trained on beside them.
+
+        A session is known by the directory of its source paths, so `held_out` may be views of another, smaller file.
+        """
+        taken = {session_name(path) for data in held_out for path in data.filepaths}
+        return self.view([i for i, path in enumerate(self.filepaths) if session_name(path) not in taken])
 
     def crops(self, indices: Sequence[int], size: int, rng: np.random.Generator, flips: bool = True) -> np.ndarray:
         """One random square of each image, turned at random by quarter turns and flips.

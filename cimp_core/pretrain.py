@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,17 @@ import torch
 from torch import Tensor
 
 from .checkpoint import write_text
-from .crops import open_crops, turned
+from .crops import CropReader, open_crops, turned
 from .dataset import Dataset
 from .errors import OutOfRangeError, SchemaError
-from .losses import gather, gathered_info_nce
+from .losses import gather, gathered_info_nce, gathered_sigmoid_loss
 from .metrics import positive_ranks, topk
 from .models import Cimp, CimpConfig
+from .models.encoders import Prepared
 from .processes import is_first
 from .schema import image_key
 from .training import TrainConfig, fit
+from .views import prepare_views
 
 __all__ = ["PROFILES", "CropSampler", "PretrainConfig", "Validation", "half_is_enough", "pretrain"]
 
@@ -31,30 +35,50 @@ __all__ = ["PROFILES", "CropSampler", "PretrainConfig", "Validation", "half_is_e
 class PretrainConfig(TrainConfig):
     """Settings of a pre-training: the model's shape, what is masked, and the loop's own settings."""
 
-    width: int = 32  # channels of the first ResNet stage; 64 is a ResNet-18
+    width: int = 0  # channels of the first ResNet stage; 64 is a ResNet-18; 0 leaves the convolutions out
     dim: int = 128  # length of an embedding
     hidden: int = 256  # units of the metadata network's layers
-    statistics: bool = True  # feed image statistics to the head
+    absolute: bool = True  # look at the absolute intensity where it is known
+    statistics: bool = True  # feed statistics of the image to the head
+    spectrum: int = 16  # channels of the network on the power spectrum; 0 leaves it out
     dropout: float = 0.3  # share dropped in the image head
-    crop_size: int = 128  # edge of a crop [pixels]
-    flips: bool = True  # the eight flips and quarter turns of a crop
+    loss: str = "info_nce"  # or "sigmoid"
+    learn_scale: bool = True  # else the inverse temperature stays where it starts
+    crop_size: int = 256  # edge of the largest crops [pixels]
+    smallest_crop: int = 128  # every step draws an edge from here to crop_size, in steps of 32 [pixels]
+    tile: int = 128  # edge of the part of a crop that the convolutions see [pixels]
+    flips: bool = True  # crops are mirrored at random along either axis
+    turns: bool = False  # and turned by quarters; the fast scan axis is then not always the same
+    views: int = 0  # crops of each image, prepared once and kept (`cimp_core.views`); 0: new crops at every step
     mask_absolute: float = 0.1  # share of crops whose absolute intensity is hidden
     mask_metadata: float = 0.1  # share of parameters hidden
     memory: float = 4.0  # compressed images are kept in memory up to this size [GiB], else copied to disk once
 
+    @property
+    def smallest(self) -> int:
+        """Edge of the smallest crops; none is larger than `crop_size`."""
+        return min(self.smallest_crop, self.crop_size)
+
 
 PROFILES = {
     "smoke": PretrainConfig(
-        samples=1_024, batch_size=64, warmup=256, width=8, dim=32, hidden=64, crop_size=64, precision="32-true",
-        log_every=256, validate_every=1_024, checkpoint_every=1_024,
+        samples=1_024, batch_size=64, warmup=256, width=8, dim=32, hidden=64, spectrum=8, crop_size=96,
+        smallest_crop=64, tile=64, precision="32-true", log_every=256, validate_every=1_024, checkpoint_every=1_024,
     ),
     "book": PretrainConfig(
-        samples=25_600, batch_size=128, warmup=2_560, width=16, log_every=1_280, validate_every=12_800,
+        samples=25_600, batch_size=128, warmup=2_560, crop_size=192, log_every=1_280, validate_every=12_800,
         checkpoint_every=12_800,
     ),
-    "full": PretrainConfig(),
+    "full": PretrainConfig(
+        samples=600_000, batch_size=256, warmup=40_000, views=4, log_every=15_000, validate_every=60_000,
+        checkpoint_every=60_000,
+    ),
 }  # fmt: skip
-"""The same method at three lengths: a test (seconds), a chapter (about a minute), the shipped weights."""
+"""The same method at three lengths: a test (seconds), a chapter (about a minute), the shipped weights.
+
+The convolutions take part in the test only: on the twin they added nothing to statistics and spectrum at an equal
+number of crops (the ablation in the book), and cost four times as much. `width` brings them in.
+"""
 
 
 def pretrain(
@@ -63,6 +87,7 @@ def pretrain(
     config: PretrainConfig,
     out: str | Path | None = None,
     *,
+    views: str | Path | None = None,
     resume: bool = True,
     on_log: Callable[[dict[str, float]], None] | None = None,
     on_step: Callable[[int], None] | None = None,
@@ -79,6 +104,9 @@ def pretrain(
         against its distinct metadata vectors, one central crop); nothing else is done with `val`.
     out : path, optional
         Folder for ``checkpoint.pt``, ``log.jsonl`` and ``config.json``.
+    views : path, optional
+        Folder of the prepared crops if ``config.views`` asks for them; by default ``views`` in `out`, or for this run
+        alone. Several processes need one that all of them see.
     resume : bool
         Go on from the checkpoint in `out`.
     on_log, on_step, devices, num_nodes, strategy : optional
@@ -88,20 +116,27 @@ def pretrain(
     names = {f.name for f in dataclasses.fields(CimpConfig)} & {f.name for f in dataclasses.fields(config)}
     shape = CimpConfig(**{name: getattr(config, name) for name in names})
     model = Cimp(shape.with_normalizer(train.normalizer))
+    model.log_scale.requires_grad_(config.learn_scale)
     if out is not None and is_first():
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "config.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
     validate = None if val is None else Validation(val, config.crop_size)
-    fit(
-        model, CropSampler(train, config), _loss, config, out, validate=validate, resume=resume, on_log=on_log,
-        on_step=on_step, devices=devices, num_nodes=num_nodes, strategy=strategy,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="cimp-views-") as own:
+        if config.views and views is None:
+            views = own if out is None else Path(out) / "views"
+        fit(
+            model, CropSampler(train, config, views), _loss, config, out, validate=validate, resume=resume,
+            on_log=on_log, on_step=on_step, devices=devices, num_nodes=num_nodes, strategy=strategy,
+        )  # fmt: skip
     return model.cpu().eval()
 
 
-def _loss(model: Cimp, intensity: Tensor, metadata: Tensor, absolute: Tensor, group: Tensor):
-    output = model(intensity, metadata, absolute)
+def _loss(model: Cimp, intensity: Tensor, metadata: Tensor, absolute: Tensor, group: Tensor, *prepared: Tensor):
+    output = model(intensity, metadata, absolute, Prepared(*prepared) if prepared else None)
+    if output.bias is not None:
+        loss = gathered_sigmoid_loss(output.image, output.metadata, group, output.scale, output.bias)
+        return loss, {"scale": output.scale.detach()}
     loss = gathered_info_nce(output.image, output.metadata, group, output.scale)
     _, row, count = gather(group).unique(return_inverse=True, return_counts=True)
     positives = count[row].float()
@@ -113,10 +148,12 @@ class CropSampler:
     """Batches of random crops, a pure function of the step.
 
     Images come in epochs, each a new permutation. ``sampler(step)`` gives intensities (B, s, s) float32,
-    normalised metadata (B, 7) with ``nan`` where missing or masked, absolute (B,) bool and group (B,) int64.
+    normalised metadata (B, 7) with ``nan`` where missing or masked, absolute (B,) bool and group (B,) int64. The edge s
+    is drawn for each step, so that the model meets images of many sizes; no crop is larger than the smallest image.
+    With ``config.views``, the folder `views` holds the crops; a batch is then tiles, and the fields of `Prepared` last.
     """
 
-    def __init__(self, data: Dataset, config: PretrainConfig) -> None:
+    def __init__(self, data: Dataset, config: PretrainConfig, views: str | Path | None = None) -> None:
         self.data, self.config = data, config
         self.metadata = data.metadata.astype(np.float32)
         self.groups = np.asarray(data.groups, dtype=np.int64)
@@ -124,13 +161,25 @@ class CropSampler:
         shapes = [data.shape(i) for i in range(len(data))]
         if not shapes:
             raise SchemaError(f"{data.path}: no image to train on")
-        if min(min(s) for s in shapes) < config.crop_size:
-            small = next(i for i, s in enumerate(shapes) if min(s) < config.crop_size)
+        edges, smallest = [min(s) for s in shapes], config.smallest
+        if min(edges) < smallest:
+            small = next(i for i, edge in enumerate(edges) if edge < smallest)
             raise OutOfRangeError(
                 f"{data.path}: image {data.indices[small]} is {shapes[small][0]} x {shapes[small][1]} pixels, smaller "
-                f"than crop_size {config.crop_size}; choose a smaller crop_size"
+                f"than the smallest crop, {smallest}; choose a smaller smallest_crop"
             )
-        self.reader = open_crops(data, memory=config.memory)
+        # All crops of a batch are of one size, which every image must have.
+        self.edges = np.arange(smallest, min(config.crop_size, *edges) + 1, 32)
+        self.views = None
+        if config.views:
+            if views is None:
+                raise OutOfRangeError(f"views is {config.views}: name a folder to keep them in")
+            self.views = prepare_views(self, views, config.views)
+
+    @cached_property
+    def reader(self) -> CropReader:
+        """Where crops come from; not opened where all of them are prepared."""
+        return open_crops(self.data, memory=self.config.memory)
 
     def order(self, first: int, count: int) -> np.ndarray:
         """Indices of the samples `first` to `first + count` of the run."""
@@ -139,31 +188,46 @@ class CropSampler:
         stream = [np.random.default_rng((self.config.seed, 1, epoch)).permutation(n) for epoch in epochs]
         return np.concatenate(stream)[first % n : first % n + count]
 
-    def places(self, step: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
-        """Of the samples of a step: the generator that drew them, images (B,), and (B, 4): top, left, turns, flip."""
-        n = self.config.batch_size
-        rng = np.random.default_rng((self.config.seed, 2, step))
-        indices = self.order(step * n, n)
-        free = self.reader.shapes[indices] - self.config.crop_size + 1
-        return rng, indices, rng.integers(np.column_stack([free, np.tile((4, 2), (n, 1))]))
+    def draw(self, rng: np.random.Generator, indices: np.ndarray) -> tuple[int, np.ndarray]:
+        """Edge of the crops of some images, and of each crop (n, 4): top, left, turns, flip."""
+        edge, n = int(rng.choice(self.edges)), len(indices)
+        free = self.reader.shapes[indices] - edge + 1
+        places = rng.integers(np.column_stack([free, np.tile((4, 2), (n, 1))]))
+        if not self.config.turns:
+            places[:, 2] = places[:, 2] // 2 * 2  # half a turn keeps the fast scan axis
+        return edge, places * (1, 1, self.config.flips, self.config.flips)
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def read(self, indices: np.ndarray, edge: int, places: np.ndarray) -> np.ndarray:
+        """The crops (n, edge, edge) float32 that `draw` chose."""
+        return turned(self.reader.crops(indices, *places[:, :2].T, edge), *places[:, 2:].T)
+
+    def _step(self, step: int) -> tuple[np.random.Generator, np.ndarray]:
+        n = self.config.batch_size
+        return np.random.default_rng((self.config.seed, 2, step)), self.order(step * n, n)
+
+    def __call__(self, step: int) -> tuple[Tensor, ...]:
         return self.part(step, slice(None))
 
-    def part(self, step: int, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def part(self, step: int, rows: slice) -> tuple[Tensor, ...]:
         """Some rows of ``sampler(step)``; only their images are read."""
         config = self.config
-        rng, indices, drawn = self.places(step)
+        rng, indices = self._step(step)
+        edge, places = self.draw(rng, indices) if self.views is None else (0, None)
         metadata = self.metadata[indices].copy()
         metadata[rng.random(metadata.shape) < config.mask_metadata] = np.nan
         absolute = self.on_scale[indices] & (rng.random(len(indices)) >= config.mask_absolute)
-        tops, lefts, turns, flips = drawn[rows].T
-        squares = self.reader.crops(indices[rows], tops, lefts, config.crop_size)
-        crops = turned(squares, turns, flips) if config.flips else squares.astype(np.float32)
+        rest = [torch.from_numpy(a) for a in (metadata[rows], absolute[rows], self.groups[indices[rows]])]
+        if self.views is not None:
+            tile, *prepared = self.views.rows(
+                (indices * config.views + rng.integers(config.views, size=len(indices)))[rows]
+            )
+            return tile, *rest, *prepared
+        crops = self.read(indices[rows], edge, places[rows])
         if self.reader.waits:  # the disk then reads the next batch while the model learns from this one
-            _, following, place = self.places(step + 1)
-            self.reader.announce(following[rows], place[rows, 0], place[rows, 1], config.crop_size)
-        return tuple(torch.from_numpy(a) for a in (crops, metadata[rows], absolute[rows], self.groups[indices[rows]]))
+            rng, following = self._step(step + 1)
+            edge, places = self.draw(rng, following)
+            self.reader.announce(following[rows], *places[rows, :2].T, edge)
+        return torch.from_numpy(crops), *rest
 
 
 class Validation:
@@ -190,11 +254,11 @@ class Validation:
 def half_is_enough(model: Cimp, validation: Validation) -> tuple[str, ...]:
     """Which parameters, by the start of their names, may be float16 without a change of the validation scores.
 
-    All of them (an empty start), else the last stages and the head of the image encoder, which are nine tenths of the
+    All of them (an empty start), else the convolutions and the head of the image encoder, which are most of the
     weights; none if these change a score too.
     """
     scores = validation(model)
-    for starts in (("",), ("image_encoder.stages.2.", "image_encoder.stages.3.", "image_encoder.head.")):
+    for starts in (("",), ("image_encoder.pixels.", "image_encoder.spectrum.", "image_encoder.head.")):
         half = copy.deepcopy(model)
         for name, parameter in half.named_parameters():
             if parameter.ndim > 1 and name.startswith(starts):

@@ -80,9 +80,12 @@ def _with_unit(value: float, unit: str) -> str:
     return f"{value / 10.0**power:.3g} {dict(zip((-12, -9, -6, -3, 0), 'pnµm '))[power].strip()}{unit}"
 
 
-def embed_dataset(model: Cimp, data: Dataset, *, crops: int | None = 4, chunk: int = 32) -> np.ndarray:
+def embed_dataset(
+    model: Cimp, data: Dataset, *, crops: int | None = 4, size: int | None = None, chunk: int = 32
+) -> np.ndarray:
     """Unit rows (n, d) of all images of a data set, a few images in memory at a time.
 
+    `crops` and `size`, the edge of a crop, are as in `Cimp.embed_images`: no larger an image is taken whole.
     Images that are not on Velox's 16-bit scale are embedded without absolute intensity; one warning says how many.
     """
     absolute = [data.on_scale(i) for i in range(len(data))]
@@ -93,7 +96,8 @@ def embed_dataset(model: Cimp, data: Dataset, *, crops: int | None = 4, chunk: i
     for start in range(0, len(data), chunk):
         rows = range(start, min(start + chunk, len(data)))
         images = [data.image(i) for i in rows]
-        parts.append(model.embed_images(images, crops=crops, absolute=[absolute[i] for i in rows]))
+        known = [absolute[i] for i in rows]
+        parts.append(model.embed_images(images, crops=crops, size=size, absolute=known))
     return np.concatenate(parts) if parts else np.zeros((0, model.config.dim), np.float32)
 
 
@@ -104,6 +108,7 @@ def evaluate(
     pool: int = 450,
     draws: int = 200,
     crops: int | None = 4,
+    size: int | None = None,
     exclude_same_session: bool = False,
     seed: int = 0,
     embeddings: tuple[np.ndarray, np.ndarray] | None = None,
@@ -116,7 +121,7 @@ def evaluate(
         Held-out view.
     pool, draws, exclude_same_session, seed
         As in `cimp_core.metrics.pool_topk`, which says how pools are drawn and that ties count against.
-    crops : int or None
+    crops, size : int or None
         As in `Cimp.embed_images`.
     embeddings : pair of (n, d) arrays, optional
         Image and metadata rows of `data`, if at hand.
@@ -134,7 +139,7 @@ def evaluate(
         `data` holds fewer than `pool` distinct settings.
     """
     if embeddings is None:
-        embeddings = embed_dataset(model, data, crops=crops), model.embed_metadata(data.metadata_raw)
+        embeddings = embed_dataset(model, data, crops=crops, size=size), model.embed_metadata(data.metadata_raw)
     cosine = embeddings[0] @ embeddings[1].T
     gap = float(np.nanmean(cosine_gaps(*embeddings, data.groups)))
     rows = []

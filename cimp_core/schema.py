@@ -10,7 +10,16 @@ import numpy as np
 
 from .metadata import LABELS, PARAMETERS, UNITS, Normalizer
 
-__all__ = ["IMAGES", "group_ids", "image_faults", "image_key", "read_table", "session_ids", "value_faults"]
+__all__ = [
+    "IMAGES",
+    "group_ids",
+    "image_faults",
+    "image_key",
+    "read_table",
+    "session_ids",
+    "session_name",
+    "value_faults",
+]
 
 IMAGES = "full_res"
 """Group that holds the images."""
@@ -40,9 +49,13 @@ def image_key(i: int) -> str:
 
 def session_ids(filepaths: list[str]) -> np.ndarray:
     """Number of the directory of each path, or of the file where there is no directory: (n,) int64."""
-    paths = [PurePosixPath(p.replace("\\", "/")) for p in filepaths]
-    keys = [str(p) if str(p.parent) == "." else f"{p.parent}/" for p in paths]
-    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
+    return np.unique([session_name(p) for p in filepaths], return_inverse=True)[1].astype(np.int64)
+
+
+def session_name(filepath: str) -> str:
+    """Directory of a path, with a slash at its end, or the file where there is no directory."""
+    path = PurePosixPath(filepath.replace("\\", "/"))
+    return str(path) if str(path.parent) == "." else f"{path.parent}/"
 
 
 def group_ids(raw: np.ndarray) -> np.ndarray:

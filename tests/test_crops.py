@@ -310,12 +310,14 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path, cache, monkeypatch
 def plain_batch(sampler, step):
     """A batch drawn one crop after the other from the whole images, as the definition has it."""
     config, data = sampler.config, sampler.data
-    rng, n, s = np.random.default_rng((config.seed, 2, step)), config.batch_size, config.crop_size
+    rng, n = np.random.default_rng((config.seed, 2, step)), config.batch_size
+    s = int(rng.choice(sampler.edges))
     indices, crops = sampler.order(step * n, n), np.empty((n, s, s), np.float32)
     for row, i in enumerate(indices):
         image = data.image(i)
         top, left = (int(rng.integers(edge - s + 1)) for edge in image.shape)
         turns, flip = rng.integers(4), rng.integers(2)
+        turns = turns if config.turns else turns // 2 * 2
         crop = image[top : top + s, left : left + s]
         crops[row] = np.rot90(crop[:, ::-1] if flip else crop, turns) if config.flips else crop
     metadata = data.metadata.astype(np.float32)[indices]
@@ -326,14 +328,15 @@ def plain_batch(sampler, step):
 
 @pytest.mark.parametrize("layout", ["contiguous", "gzip"])
 @pytest.mark.parametrize("flips", [True, False])
-def test_training_batches_are_those_of_whole_images(tmp_path, layout, flips):
+@pytest.mark.parametrize("turns", [True, False])
+def test_training_batches_are_those_of_whole_images(tmp_path, layout, flips, turns):
     from cimp_core.pretrain import PROFILES, CropSampler  # here, or every spawned process would load torch
 
     data = write(tmp_path / "a.h5", layout, mixed=True).view([4, 1, 0, 7, 10, 2, 6, 5])
-    config = dataclasses.replace(PROFILES["smoke"], batch_size=21, flips=flips)
+    config = dataclasses.replace(PROFILES["smoke"], batch_size=21, flips=flips, turns=turns)
     for size in (24, 32):  # 32: the height of image 0, so that a draw has one outcome
         for memory in (0.0, 4.0):
-            sampler = CropSampler(data, dataclasses.replace(config, crop_size=size, memory=memory))
+            sampler = CropSampler(data, dataclasses.replace(config, crop_size=size, smallest_crop=size, memory=memory))
             for step in (0, 1, 7, 1):
                 for found, expected in zip(sampler(step), plain_batch(sampler, step), strict=True):
                     assert found.numpy().dtype == expected.dtype

@@ -6,8 +6,10 @@ import torch
 
 from cimp_core.errors import OutOfRangeError, SchemaError
 from cimp_core.metadata import PARAMETERS, Acquisition, Normalizer
-from cimp_core.models import Cimp, CimpConfig, image_statistics
+from cimp_core.models import Cimp, CimpConfig, image_statistics, log_polar_spectrum
 from cimp_core.models.cimp import MAX_SCALE
+from cimp_core.models.encoders import tiles
+from cimp_core.models.spectrum import ANGLES, HIGHEST, LOWEST, RADII
 
 ACQUISITION = Acquisition(20e-12, 2e-6, 21.4e-3, 50e-12, 35.0, -1.2, 60e-3)
 
@@ -15,11 +17,12 @@ ACQUISITION = Acquisition(20e-12, 2e-6, 21.4e-3, 50e-12, 35.0, -1.2, 60e-3)
 def small(**changes):
     torch.manual_seed(0)
     raw = np.array([ACQUISITION.vector(), 2 * ACQUISITION.vector(), 3 * ACQUISITION.vector()])
-    config = CimpConfig(**{"width": 8, "dim": 16, "hidden": 32, "crop_size": 64, **changes})
+    config = CimpConfig(**{"width": 8, "dim": 16, "hidden": 32, "crop_size": 64, "tile": 64, "spectrum": 4, **changes})
     model = Cimp(config.with_normalizer(Normalizer.fit(raw)))
     # Statistics of some images, so that evaluation mode is not that of an untouched network.
-    for _ in range(3):
-        model.image_encoder(noise(8, 64))
+    for seed in range(3):
+        images = noise(8, 64, seed=seed)
+        model.image_encoder(images * torch.linspace(0.3, 2, 8)[:, None, None] + 2000 * seed)
     return model.eval()
 
 
@@ -29,20 +32,37 @@ def noise(count, height, width=None, mean=20000.0, seed=0):
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (33, 47), (64, 64), (200, 130)])
-@pytest.mark.parametrize("statistics", [True, False])
-def test_any_size_gives_unit_rows(shape, statistics):
-    out = small(statistics=statistics).image_encoder(noise(2, *shape))
+@pytest.mark.parametrize("without", [{}, {"statistics": False}, {"spectrum": 0}, {"width": 0}, {"absolute": False}])
+def test_any_size_gives_unit_rows(shape, without):
+    out = small(**without).image_encoder(noise(2, *shape))
     assert out.shape == (2, 16)
     torch.testing.assert_close(out.norm(dim=1), torch.ones(2))
 
 
-def test_embedding_of_noise_hardly_depends_on_the_size_of_the_image():
-    """Pooling and statistics estimate the same thing at 64 and at 256 pixels; other noise is farther away."""
+def lattice(size, period, electrons, count=8):
+    """Shot noise on crossed waves: `electrons` a pixel on average, 30 counts each."""
+    x = torch.arange(size) / period * 2 * torch.pi
+    expected = electrons * (1 + 0.4 * torch.cos(x) + 0.4 * torch.cos(x)[:, None])
+    generator = torch.Generator().manual_seed(int(size * period))
+    return 30 * torch.poisson(expected.expand(count, -1, -1), generator=generator) + 2000
+
+
+def test_what_is_said_of_a_picture_hardly_depends_on_its_size():
+    """Tiles, statistics and spectrum estimate the same thing at 128 and at 256 pixels; other pictures are far away."""
+    pictures = [(p, e) for p in (6.3, 9.1, 13.7, 21.0) for e in (20.0, 100.0, 500.0)]
     model = small()
+    model.train()
+    for _ in range(20):  # the norms learn how much pictures differ
+        model.image_encoder(torch.cat([lattice(128, *picture, count=2) for picture in pictures]))
+    model.eval()
     with torch.no_grad():
-        near, far = (model.image_encoder(noise(4, s)).mean(0) for s in (128, 256))
-        other = model.image_encoder(noise(4, 128, mean=40000.0)).mean(0)
-    assert torch.dist(near, far) < 0.3 * torch.dist(near, other)
+        near, far = (
+            torch.stack([model.image_encoder(lattice(size, *picture)).mean(0) for picture in pictures])
+            for size in (128, 256)
+        )
+    distance = torch.cdist(near, far)
+    ratio = distance.diagonal().mean() / distance.mean()
+    assert ratio < 0.3, ratio
 
 
 def test_masked_intensity_hides_gain_and_offset_but_not_the_picture():
@@ -161,13 +181,17 @@ def test_statistics_know_white_noise_shot_noise_and_direction():
     changed = image_statistics(z * 0.5 + 1000)
     torch.testing.assert_close(relative, changed[1], atol=1e-3, rtol=0)
     assert (absolute - changed[0]).abs().max() > 0.1
-    # The last 20 are the rings of the spectrum: white noise has unit power in each.
-    assert relative[:, -19:].exp().mean() == pytest.approx(1.0, abs=0.05)
-    # A blur along the fast axis shows in the lags along it (columns 9 to 13), not across.
+    # Columns: 9 quantiles, 2 moments, 8 of the noise, 10 lags, 24 bands of the spectrum, 14 of the rows.
+    lags, bands = relative[:, 19:29], relative[:, 29:53]
+    assert relative.shape[1] == 67 and lags.mean(0).abs().max() < 0.02
+    assert bands.exp().mean() == pytest.approx(1.0, abs=0.05)  # white noise has unit power in each
+    # A blur along the fast axis shows in the lags along it, and in the profile along it, not across.
     blurred = (z + z.roll(1, 2)) / 2
     _, after = image_statistics(blurred)
-    assert after[:, 9].mean() == pytest.approx(0.5, abs=0.05)
-    assert after[:, 14].mean() == pytest.approx(0.0, abs=0.05)
+    assert after[:, 19].mean() == pytest.approx(0.5, abs=0.05)
+    assert after[:, 24].mean() == pytest.approx(0.0, abs=0.05)
+    along, across = after[:, 29:41].mean(0), after[:, 41:53].mean(0)
+    assert along[0] - along[-1] > 3 and (across - across.mean()).abs().max() < 0.5
 
 
 def test_config_round_trip_and_unknown_name():
@@ -186,6 +210,88 @@ def test_embedding_leaves_a_model_in_training_as_it_was():
     model.train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     np.testing.assert_array_equal(model.embed_images(images), expected)
-    assert model.training and model.image_encoder.stem.training
+    assert model.training and model.image_encoder.pixels.stem.training
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_shot_noise_gives_counts_per_electron_and_the_black_level():
+    """Poisson electrons on a ramp, 40 counts each above 3,000: the line of variance against mean says both."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(20, 300, 128)[:, None] * np.ones((4, 1, 128))
+    x = torch.from_numpy(40.0 * rng.poisson(ramp) + 3000).float()
+    absolute, _ = image_statistics(x)
+    slope, black = absolute[:, -3], absolute[:, -2]  # asinh of the slope; black level over full scale
+    torch.testing.assert_close(slope.sinh().mean(), torch.tensor(40.0), atol=2.0, rtol=0)
+    torch.testing.assert_close(black.mean() * 65535, torch.tensor(3000.0), atol=400.0, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (256, 256), (160, 224)])
+def test_a_lattice_of_another_scale_is_the_same_pattern_elsewhere(height, width):
+    """Waves of 8 and of 16 pixels: the peak moves by the logarithm of 2 along the radius; a turned one along angles."""
+    y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
+
+    def peak(period, angle):
+        wave = torch.cos(2 * torch.pi * (x * np.cos(angle) + y * np.sin(angle)) / period)
+        grid = log_polar_spectrum(wave[None] * 1000 + 5000)[0]
+        assert grid.shape == (RADII, ANGLES)
+        return divmod(int(grid.argmax()), ANGLES)
+
+    step = np.log(HIGHEST / LOWEST) / (RADII - 1)
+    for period in (8, 16):
+        ring, angle = peak(period, 0.0)
+        assert abs(ring - np.log(1 / period / LOWEST) / step) <= 1.0
+        assert angle in (ANGLES // 2 - 1, ANGLES // 2)  # the fast axis lies in the middle
+    ring, angle = peak(8, np.pi / 4)
+    assert abs(angle + 0.5 - 0.75 * ANGLES) <= 1.0
+
+
+def test_power_of_white_noise_is_one_everywhere_on_the_grid():
+    for edge in (64, 200):
+        grid = log_polar_spectrum(noise(64, edge)).exp().mean(0)
+        assert (grid - 1).abs().max() < 0.5 and (grid.mean() - 1).abs() < 0.03
+
+
+def test_tiles_cover_an_image_and_start_at_the_upper_left():
+    for shape in ((128, 128), (256, 256), (200, 130), (96, 300), (257, 40)):
+        seen = np.zeros(shape, int)
+        for rows, columns in tiles(*shape, 128):
+            seen[rows, columns] += 1
+            assert rows.stop - rows.start == min(128, shape[0]) and columns.stop - columns.start == min(128, shape[1])
+        assert seen.min() >= 1
+        assert len(tiles(*shape, 128)) == np.prod([-(-n // 128) for n in shape])
+        assert tiles(*shape, 128)[0][0].start == tiles(*shape, 128)[0][1].start == 0
+
+
+def test_an_evaluated_image_is_seen_whole_by_the_convolutions():
+    """A change in any of the four tiles changes what is said of the image."""
+    model = small(statistics=False, spectrum=0)
+    image = noise(1, 128)
+    with torch.no_grad():
+        before = model.image_encoder(image)
+        for rows, columns in tiles(128, 128, 64):
+            other = image.clone()
+            other[:, rows, columns] += 3000 * torch.randn(64, 64)
+            assert torch.dist(model.image_encoder(other), before) > 1e-4
+
+
+def test_without_the_absolute_channel_gain_and_offset_are_not_seen():
+    model = small(absolute=False)
+    image = noise(2, 64, mean=10000.0)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.image_encoder(image), model.image_encoder(1.7 * image + 3000), atol=1e-4, rtol=0
+        )
+
+
+def test_too_few_channels_are_refused():
+    with pytest.raises(OutOfRangeError, match="width is 4: take 0, for no convolutions, or at least 8"):
+        small(width=4)
+
+
+def test_the_sigmoid_loss_has_a_bias_and_an_unknown_loss_is_refused():
+    model = small(loss="sigmoid")
+    assert model.bias.item() == -10 and model.scale == pytest.approx(10)
+    assert small().bias is None and small()(noise(2, 64), torch.zeros(2, 7)).bias is None
+    with pytest.raises(OutOfRangeError, match="unknown loss 'triplet'; there are info_nce, sigmoid"):
+        small(loss="triplet")

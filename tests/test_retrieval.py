@@ -204,7 +204,8 @@ def test_retrieve_command_ranks_the_distinct_settings(files, data):
 
 def test_pretrain_command_trains_resumes_and_ships(data, tmp_path):
     out = tmp_path / "run"
-    options = ["--profile", "smoke", "--set", "samples=128", "--set", "crop_size=48", "--set", "batch_size=32"]
+    options = ["--profile", "smoke", "--set", "samples=128", "--set", "batch_size=32"]
+    options += ["--set", "crop_size=48", "--set", "smallest_crop=48", "--set", "tile=48"]
     done = cimp("pretrain", data.path, "--out", out, *options, "--json")
     assert done.exit_code == 0, done.output
     answer = json.loads(done.stdout)
@@ -217,7 +218,8 @@ def test_pretrain_command_trains_resumes_and_ships(data, tmp_path):
     assert refused.exit_code != 0 and "--resume" in str(refused.exception)
     resumed = cimp("pretrain", data.path, "--out", out, *options, "--resume", "--json")
     assert json.loads(resumed.stdout)["sha256"] == answer["sha256"]
-    none = cimp("pretrain", data.path, "--out", tmp_path / "none", "--set", "crop_size=4096")
+    small = ["--set", "smallest_crop=4096"]
+    none = cimp("pretrain", data.path, "--out", tmp_path / "none", "--set", "crop_size=4096", *small)
     assert none.exit_code != 0 and "no images as large as 4096 px" in str(none.exception)
     wrong = cimp("pretrain", data.path, "--out", tmp_path / "other", "--set", "lr=1")
     assert wrong.exit_code != 0 and "peak_rate" in str(wrong.exception)

@@ -235,7 +235,9 @@ def data(tmp_path_factory):
     return open_dataset(write_dataset(folder / "d.h5", images, raw, [f"s{i // 4}/{i}.emd" for i in range(96)]))
 
 
-TINY = dataclasses.replace(PROFILES["smoke"], samples=256, batch_size=32, checkpoint_every=96, crop_size=48)
+TINY = dataclasses.replace(
+    PROFILES["smoke"], samples=256, batch_size=32, checkpoint_every=96, crop_size=48, smallest_crop=48
+)
 
 
 def test_sampler_is_a_function_of_the_step_and_goes_through_epochs(data):
@@ -287,8 +289,40 @@ def test_a_part_of_a_batch_is_these_rows_of_it_and_reads_no_others(data, monkeyp
 
 
 def test_crop_larger_than_an_image_is_refused(data):
-    with pytest.raises(OutOfRangeError, match=r"72 x 72 pixels, smaller than crop_size 96"):
-        CropSampler(data, dataclasses.replace(TINY, crop_size=96))
+    with pytest.raises(OutOfRangeError, match=r"72 x 72 pixels, smaller than the smallest crop, 96"):
+        CropSampler(data, dataclasses.replace(TINY, smallest_crop=96))
+
+
+def test_every_step_draws_the_size_of_its_crops_up_to_the_smallest_image(data):
+    sampler = CropSampler(data, dataclasses.replace(TINY, smallest_crop=32, crop_size=256))
+    assert sampler.edges.tolist() == [32, 64]  # the images have 72 pixels a side
+    assert {sampler(step)[0].shape for step in range(12)} == {(32, 32, 32), (32, 64, 64)}
+
+
+def test_flips_keep_the_fast_scan_axis_unless_turns_are_asked_for(data, monkeypatch):
+    """A picture that changes along the fast axis only: quarter turns would stand it upright."""
+    stripes = np.tile(np.arange(72, dtype=np.uint16), (72, 1))
+    for turns in (False, True):
+        sampler = CropSampler(data, dataclasses.replace(TINY, turns=turns))
+        crops = lambda indices, tops, lefts, size: np.tile(stripes[:size, :size], (len(indices), 1, 1))  # noqa: E731
+        monkeypatch.setattr(sampler.reader, "crops", crops)
+        got = sampler(0)[0]
+        upright = (got.diff(dim=1) != 0).any((1, 2))
+        assert upright.any() == turns
+        assert len({tuple(c.flatten().tolist()) for c in got}) == (4 if turns else 2)
+
+
+@pytest.mark.parametrize("changes", [{"loss": "sigmoid"}, {"learn_scale": False}, {"width": 0}, {"absolute": False}])
+def test_settings_of_the_method_reach_the_model(data, changes):
+    config = dataclasses.replace(TINY, samples=96, **changes)
+    history = []
+    model = pretrain(data, None, config, on_log=history.append)
+    assert np.isfinite(history[-1]["loss"])
+    assert ("excess" in history[-1]) == (config.loss == "info_nce")
+    start = 10 if config.loss == "sigmoid" else 1 / 0.07
+    assert (abs(model.scale - start) < 1e-4) == (not config.learn_scale)
+    assert (model.image_encoder.pixels is None) == (config.width == 0)
+    assert model.config.absolute == config.absolute
 
 
 def test_sixteen_pairs_are_learnt_by_heart(data):

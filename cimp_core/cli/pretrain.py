@@ -32,6 +32,13 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, log, settings and weights.")],
     profile: Annotated[Profile, typer.Option(help="smoke: seconds, book: a minute, full: the whole run.")] = "book",
     split: Annotated[str, typer.Option(help="What is held out: image, session or material.")] = "session",
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Validate on the validation part of this data set; train on all sessions but its held-out ones."
+        ),
+    ] = None,
+    views: Annotated[Path | None, typer.Option(help="Folder of crops prepared once, to share between runs.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting by hand, e.g. samples=100000.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the folder.")] = False,
     force: Annotated[bool, typer.Option(help="Start again although the folder holds a run.")] = False,
@@ -53,13 +60,17 @@ def pretrain(
     if (out / CHECKPOINT).exists() and not (resume or force):
         raise CimpError(f"{out} already holds a run: --resume to go on with it, --force to start again")
     dataset = open_dataset(data)
-    train, val, _ = dataset.split(split)
-    before = len(train) + len(val)
-    train, val = (part.view(_large_enough(part, config.crop_size)) for part in (train, val))
+    train, val, test = (dataset if held_out is None else open_dataset(held_out)).split(split)
+    if held_out is not None:
+        if split != "session":
+            raise OutOfRangeError("--held-out leaves out sessions: it goes with --split session")
+        train = dataset.without_sessions_of(val, test)
+    before, edge = len(train) + len(val), config.smallest
+    train, val = (part.view(_large_enough(part, edge)) for part in (train, val))
     if (small := before - len(train) - len(val)) and is_first():
-        print(f"{small} images are smaller than {config.crop_size} px and are left out", file=sys.stderr)
+        print(f"{small} images are smaller than {edge} px and are left out", file=sys.stderr)
     if not (len(train) and len(val)):
-        raise CimpError(f"{data}: no images as large as {config.crop_size} px to train on or to validate with")
+        raise CimpError(f"{data}: no images as large as {edge} px to train on or to validate with")
     console = Console(stderr=True, quiet=json_ or not is_first())
     console.print(f"{len(train)} images to train on, {len(val)} to validate, split by {split}; {config.steps} steps")
 
@@ -73,7 +84,7 @@ def pretrain(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("training", total=config.steps * config.batch_size)
         model = pretrain(
-            train, val, config, out, resume=resume, on_log=show,
+            train, val, config, out, views=views, resume=resume, on_log=show,
             on_step=lambda seen: progress.update(task, completed=seen),
         )  # fmt: skip
     if not is_first():
@@ -83,6 +94,7 @@ def pretrain(
     path = out / "weights.safetensors"
     record = {
         "command": f"cimp pretrain {data.name} --profile {Profile(profile).value} --split {split}"
+        + (f" --held-out {held_out.name}" if held_out else "")
         + "".join(f" --set {s}" for s in set_ or []),
         "data": data.name,
         "data_version": str(dataset.attributes.get("twin_version", "unknown")),

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from ..errors import OutOfRangeError, SchemaError
 from ..metadata import PARAMETERS, Acquisition, Normalizer
-from .encoders import ImageEncoder, MetadataEncoder
+from .encoders import ImageEncoder, MetadataEncoder, Prepared
 
 if TYPE_CHECKING:
     from ..microscope import Micrograph
 
 __all__ = ["Cimp", "CimpConfig", "CimpOutput"]
+
+LOSSES = ("info_nce", "sigmoid")
 
 MAX_SCALE = 100.0
 """Clamp of the learnable inverse temperature, as CLIP's."""
@@ -34,12 +36,16 @@ MAX_SCALE = 100.0
 class CimpConfig:
     """What fixes a model's shape and its view of the data; stored with its weights."""
 
-    width: int = 32  # channels of the first ResNet stage; 64 is a ResNet-18
+    width: int = 0  # channels of the first ResNet stage; 64 is a ResNet-18; 0 leaves the convolutions out
     dim: int = 128  # length of an embedding
     hidden: int = 256  # units of the metadata network's layers
-    statistics: bool = True  # feed pixel-independent image statistics to the head
+    absolute: bool = True  # look at the absolute intensity where it is known
+    statistics: bool = True  # feed statistics of the image to the head
+    spectrum: int = 16  # channels of the network on the power spectrum; 0 leaves it out
     dropout: float = 0.0  # share dropped in the image head while training
-    crop_size: int = 128  # edge of the crops trained on [pixels]
+    crop_size: int = 256  # edge of the largest crops trained on [pixels]
+    tile: int = 128  # edge of the tiles that the convolutions see [pixels]
+    loss: str = "info_nce"  # or "sigmoid", which has a learnable bias
     log_indices: tuple[int, ...] = (0, 1, 3, 6)  # parameters normalised after a logarithm
     mean: tuple[float, ...] = (0.0,) * len(PARAMETERS)  # of the (log) parameters
     std: tuple[float, ...] = (1.0,) * len(PARAMETERS)
@@ -68,30 +74,49 @@ class CimpConfig:
 
 
 class CimpOutput(NamedTuple):
-    """Unit rows of both towers (B, d) and the inverse temperature."""
+    """Unit rows of both towers (B, d), the inverse temperature, and the bias of the sigmoid loss."""
 
     image: Tensor
     metadata: Tensor
     scale: Tensor
+    bias: Tensor | None
 
 
 class Cimp(nn.Module):
-    """Two towers and a learnable scale (inverse temperature, starts at 14.3, at most 100)."""
+    """Two towers and a learnable scale: the inverse temperature, at most 100.
+
+    It starts at 14.3 as CLIP's; for the sigmoid loss at 10, with a bias of -10 (Zhai et al., arXiv:2303.15343).
+    """
 
     def __init__(self, config: CimpConfig) -> None:
         super().__init__()
         self.config = config
-        self.image_encoder = ImageEncoder(config.width, config.dim, config.statistics, config.dropout)
+        if config.loss not in LOSSES:
+            raise OutOfRangeError(f"unknown loss {config.loss!r}; there are {', '.join(LOSSES)}")
+        self.image_encoder = ImageEncoder(
+            config.width, config.dim, config.tile, absolute=config.absolute, statistics=config.statistics,
+            spectrum=config.spectrum, dropout=config.dropout,
+        )  # fmt: skip
         self.metadata_encoder = MetadataEncoder(config.dim, config.hidden)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        sigmoid = config.loss == "sigmoid"
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0 if sigmoid else 1 / 0.07)))
+        self.bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
 
-    def forward(self, intensity: Tensor, metadata: Tensor, absolute: Tensor | None = None) -> CimpOutput:
+    def forward(
+        self,
+        intensity: Tensor,
+        metadata: Tensor,
+        absolute: Tensor | None = None,
+        prepared: Prepared | None = None,
+    ) -> CimpOutput:
         """Embed (B, H, W) intensities and (B, 7) normalised parameters (``nan`` where missing).
 
-        `absolute` (B,) bool is False where the intensity scale is unknown or to be hidden.
+        `absolute` (B,) bool is False where the intensity scale is unknown or to be hidden; `prepared` as in
+        `ImageEncoder.forward`.
         """
         scale = self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
-        return CimpOutput(self.image_encoder(intensity, absolute), self.metadata_encoder(metadata), scale)
+        image = self.image_encoder(intensity, absolute, prepared)
+        return CimpOutput(image, self.metadata_encoder(metadata), scale, self.bias)
 
     @property
     def scale(self) -> float:
@@ -104,6 +129,7 @@ class Cimp(nn.Module):
         images: np.ndarray | Sequence[np.ndarray] | Sequence[Micrograph],
         *,
         crops: int | None = 4,
+        size: int | None = None,
         absolute: bool | Sequence[bool] | None = None,
         batch: int = 64,
     ) -> np.ndarray:
@@ -115,8 +141,10 @@ class Cimp(nn.Module):
             At least 32 pixels a side. A frame series counts as one image: its frames are averaged in
             the embedding.
         crops : int or None
-            Square number of evenly spread crops of the trained size whose embeddings are averaged;
-            None embeds the whole image in one pass.
+            Square number of evenly spread crops whose embeddings are averaged; an image no larger than a crop is
+            taken whole. None embeds every image whole, in one pass.
+        size : int, optional
+            Edge of a crop [pixels]; by default the largest trained on.
         absolute : bool or sequence of bool, optional
             Whether arrays are on the recorded 16-bit scale; by default they are if they are uint16.
             A `Micrograph` says so itself. Elsewhere the absolute channel is masked, with a warning unless
@@ -131,7 +159,7 @@ class Cimp(nn.Module):
             if not on_scale and (absolute is None or isinstance(absolute, bool)):
                 warnings.warn(f"{name}: embedded without its absolute intensity", stacklevel=2)
             for frame in data.reshape(-1, *data.shape[-2:]):
-                pieces = _cut(frame, self.config.crop_size, crops, name)
+                pieces = _cut(frame, size or self.config.crop_size, crops, name)
                 frames += pieces
                 known += [on_scale] * len(pieces)
                 owner += [i] * len(pieces)
