@@ -35,7 +35,7 @@ from .simulate.scan import lag, row_displacements
 from .simulate.specimen import MATERIALS, draw_specimen, expectation
 from .twin_version import TWIN_VERSION
 
-__all__ = ["TWIN_VERSION", "make_twin", "reacquire", "reference_images", "twin"]
+__all__ = ["TWIN_VERSION", "make_twin", "reacquire", "reference_images", "shot_of", "twin"]
 
 _SETTINGS, _SPECIMEN, _NOISE = range(3)
 
@@ -241,6 +241,11 @@ def reacquire(
     shot = Shot.from_dict(stored).at(acquisition, readout)
     twin_seed, size = int(data.attributes["twin_seed"]), int(data.attributes["twin_size"])
     return _again(twin_seed, size, stored, shot, noise, seed)
+
+
+def shot_of(data: Dataset, index: int) -> Shot:
+    """What image `index` was made with: settings, optics, detector, scan. Raises `SchemaError` if `data` is no twin."""
+    return Shot.from_dict(_stored(data, index))
 
 
 def _again(twin_seed: int, size: int, stored: dict, shot: Shot, noise: bool, seed: int) -> np.ndarray:

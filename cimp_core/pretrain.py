@@ -59,6 +59,11 @@ class PretrainConfig(TrainConfig):
         """Edge of the smallest crops; none is larger than `crop_size`."""
         return min(self.smallest_crop, self.crop_size)
 
+    @property
+    def kept_tile(self) -> int:
+        """Edge of what is kept of a prepared crop as pixels: the part that convolutions see, where there are any."""
+        return self.tile if self.width else 1
+
 
 PROFILES = {
     "smoke": PretrainConfig(
@@ -70,8 +75,8 @@ PROFILES = {
         checkpoint_every=12_800,
     ),
     "full": PretrainConfig(
-        samples=600_000, batch_size=256, warmup=40_000, views=4, log_every=15_000, validate_every=60_000,
-        checkpoint_every=60_000,
+        samples=1_500_000, batch_size=256, warmup=60_000, views=2, log_every=30_000, validate_every=150_000,
+        checkpoint_every=150_000,
     ),
 }  # fmt: skip
 """The same method at three lengths: a test (seconds), a chapter (about a minute), the shipped weights.

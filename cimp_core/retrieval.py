@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 
 from .metadata import PARAMETERS, UNITS, Acquisition
 from .metrics import cosine_gaps, pool_topk
 from .models import Cimp
+from .models.cimp import PreparedCrops, pieces_of
+from .models.encoders import FEATURES, Prepared, prepare
 
 if TYPE_CHECKING:
     from .dataset import Dataset
     from .microscope import Micrograph
 
-__all__ = ["describe_difference", "embed_dataset", "evaluate", "rank_metadata"]
+__all__ = ["describe_difference", "embed_dataset", "evaluate", "prepare_dataset", "rank_metadata"]
 
 DIRECTIONS = ("image_to_metadata", "metadata_to_image")
 TOP = (1, 5, 10)
@@ -81,24 +84,61 @@ def _with_unit(value: float, unit: str) -> str:
 
 
 def embed_dataset(
-    model: Cimp, data: Dataset, *, crops: int | None = 4, size: int | None = None, chunk: int = 32
+    model: Cimp,
+    data: Dataset,
+    *,
+    crops: int | None = 4,
+    size: int | None = None,
+    features: bool = False,
+    chunk: int = 32,
 ) -> np.ndarray:
     """Unit rows (n, d) of all images of a data set, a few images in memory at a time.
 
-    `crops` and `size`, the edge of a crop, are as in `Cimp.embed_images`: no larger an image is taken whole.
+    `crops`, `size` (the edge of a crop; no larger an image is taken whole) and `features` are as in
+    `Cimp.embed_images`.
     Images that are not on Velox's 16-bit scale are embedded without absolute intensity; one warning says how many.
     """
-    absolute = [data.on_scale(i) for i in range(len(data))]
-    if not all(absolute):
-        lacking = f"{absolute.count(False)} of {len(data)} images"
-        warnings.warn(f"{data.path}: {lacking} embedded without absolute intensity", stacklevel=2)
-    parts = []
+    absolute, parts = _on_scale(data), []
     for start in range(0, len(data), chunk):
         rows = range(start, min(start + chunk, len(data)))
         images = [data.image(i) for i in rows]
         known = [absolute[i] for i in rows]
-        parts.append(model.embed_images(images, crops=crops, size=size, absolute=known))
-    return np.concatenate(parts) if parts else np.zeros((0, model.config.dim), np.float32)
+        parts.append(model.embed_images(images, crops=crops, size=size, absolute=known, features=features))
+    width = FEATURES if features else model.config.dim
+    return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+
+
+def prepare_dataset(data: Dataset, *, crops: int | None = 4, size: int = 256, chunk: int = 32) -> PreparedCrops:
+    """Statistics and spectra of the crops of every image, once for any number of models without convolutions.
+
+    They are most of what such a model computes; ``model.embed_prepared`` does the rest. Some 5 KB a crop.
+    Arguments as of `embed_dataset`; `size` is the model's ``config.crop_size``.
+    """
+    absolute, rows, owner, known, waiting = _on_scale(data), [], [], [], []
+    for i in range(len(data)):
+        pieces, on_scale, _ = pieces_of(data.image(i), i, absolute[i], size, crops)
+        if waiting and (len(waiting) >= chunk or waiting[0].shape != pieces[0].shape):
+            rows.append(_prepared(waiting))
+            waiting = []
+        waiting += pieces
+        owner += [i] * len(pieces)
+        known += [on_scale] * len(pieces)
+    rows.append(_prepared(waiting))
+    together = Prepared(*(torch.cat(values) for values in zip(*rows, strict=True)))
+    return PreparedCrops(together, np.array(owner), np.array(known), len(data))
+
+
+def _on_scale(data: Dataset) -> list[bool]:
+    """Whether each image is on Velox's 16-bit scale; a warning says how many are not."""
+    absolute = [data.on_scale(i) for i in range(len(data))]
+    if not all(absolute):
+        lacking = f"{absolute.count(False)} of {len(data)} images"
+        warnings.warn(f"{data.path}: {lacking} embedded without absolute intensity", stacklevel=3)
+    return absolute
+
+
+def _prepared(pieces: list[np.ndarray]) -> Prepared:
+    return prepare(torch.from_numpy(np.stack(pieces).astype(np.float32)))
 
 
 def evaluate(

@@ -63,7 +63,7 @@ def prepare_views(sampler: CropSampler, folder: str | Path, count: int) -> Views
         "images": [len(data), int(data.indices.sum()), int((data.indices * np.arange(len(data))).sum())],
         "views": count,
         "edges": sampler.edges.tolist(),
-        **{name: getattr(config, name) for name in ("tile", "flips", "turns")},
+        **{name: getattr(config, name) for name in ("kept_tile", "flips", "turns")},
     }
     note, total = folder / "views.json", len(data) * count
     while not is_first() and not (note.exists() and json.loads(note.read_text())["done"] == total):
@@ -93,7 +93,7 @@ def _open(folder: Path, total: int, sampler: CropSampler, done: int) -> list[np.
     paths = [folder / f"{name}.npy" for name in ("tile", *Prepared._fields)]
     if done:
         return [np.load(path, mmap_mode="r" if done == total else "r+") for path in paths]
-    sample, tile = prepare(torch.zeros(1, 32, 32)), min(sampler.config.tile, sampler.edges[0])
+    sample, tile = prepare(torch.zeros(1, 32, 32)), min(sampler.config.kept_tile, sampler.edges[0])
     shapes = {"tile": ((total, tile, tile), np.result_type(*sampler.reader.dtypes))}
     for name, value in zip(Prepared._fields, sample, strict=True):
         # The logarithm of a power needs no more than half precision.

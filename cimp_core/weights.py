@@ -35,10 +35,16 @@ FOLDER = Path(__file__).parent / "data"
 
 WEIGHTS: dict[str, Shipped] = {
     "cimp-twin-s": Shipped(
-        "cimp-twin-s.safetensors", "5049a0f62534031955841a7167836a10eafb2ac033efdda10ec681cadd018f89"
+        "cimp-twin-s.safetensors", "502c274fc40f5d957ff7dc23793d3c8ccc5748f19daee9b9d0241d087c7455b1"
+    ),
+    "cimp-twin-s-seed1": Shipped(
+        "cimp-twin-s-seed1.safetensors", "7a850809485dc25c01c59ac4f4f973102665b63f248efa9d6b6afdaf2898416d"
+    ),
+    "cimp-twin-s-seed2": Shipped(
+        "cimp-twin-s-seed2.safetensors", "e73487fcacab08fd612b0c7740e41db3555480f34b32c1a3c86926dbec5ae5e1"
     ),
 }
-"""Weights that come with the package, by name."""
+"""Weights that come with the package, by name; those with a seed in their name are for intervals over seeds."""
 
 FORMAT = "cimp-1"
 
@@ -159,6 +165,15 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
+def _reads(model: Cimp) -> str:
+    """What the image tower looks at, in words."""
+    config = model.config
+    ways = [f"a ResNet-18 with {config.width} channels in its first stage"] if config.width else []
+    ways += ["statistics"] if config.statistics else []
+    ways += ["their power spectrum on a log-polar grid"] if config.spectrum else []
+    return " and ".join(ways)
+
+
 def _card(path: Path, model: Cimp, record: Mapping[str, Any], digest: str, half: tuple[str, ...], size: int) -> str:
     """Model card in Markdown."""
     count = sum(p.numel() for p in model.parameters())
@@ -166,9 +181,8 @@ def _card(path: Path, model: Cimp, record: Mapping[str, Any], digest: str, half:
     rows = "\n".join(f"| {k} | `{json.dumps(v)}` |" for k, v in sorted(record.items()))
     return f"""# {path.stem}
 
-CIMP: a ResNet-18 for HAADF-STEM images ({model.config.width} channels in its first stage, where the original has 64)
-and a small network for their seven acquisition parameters, trained so that the embeddings of an image and of its
-settings agree.
+CIMP: a network that reads HAADF-STEM images by {_reads(model)}, and a small network for their seven
+acquisition parameters, trained so that the embeddings of an image and of its settings agree.
 
 - {count:,} parameters, stored in {size / 1e6:.1f} MB as {stored};
   inverse temperature {model.scale:.1f}

@@ -8,7 +8,7 @@ from cimp_core.errors import OutOfRangeError, SchemaError
 from cimp_core.metadata import PARAMETERS, Acquisition, Normalizer
 from cimp_core.models import Cimp, CimpConfig, image_statistics, log_polar_spectrum
 from cimp_core.models.cimp import MAX_SCALE
-from cimp_core.models.encoders import tiles
+from cimp_core.models.encoders import FEATURES, tiles
 from cimp_core.models.spectrum import ANGLES, HIGHEST, LOWEST, RADII
 
 ACQUISITION = Acquisition(20e-12, 2e-6, 21.4e-3, 50e-12, 35.0, -1.2, 60e-3)
@@ -47,14 +47,21 @@ def lattice(size, period, electrons, count=8):
     return 30 * torch.poisson(expected.expand(count, -1, -1), generator=generator) + 2000
 
 
+def test_tiles_of_noise_say_the_same_at_any_size():
+    """The features of tiles are averaged, so 128 and 256 pixels estimate the same; other noise is farther away."""
+    model = small(statistics=False, spectrum=0)
+    with torch.no_grad():
+        near, far = (model.image_encoder(noise(4, s)).mean(0) for s in (128, 256))
+        other = model.image_encoder(noise(4, 128, mean=40000.0)).mean(0)
+    assert torch.dist(near, far) < 0.3 * torch.dist(near, other)
+
+
 def test_what_is_said_of_a_picture_hardly_depends_on_its_size():
-    """Tiles, statistics and spectrum estimate the same thing at 128 and at 256 pixels; other pictures are far away."""
+    """The shipped weights, trained on 128 to 256 pixels: the same picture at both is near, other pictures are far."""
+    from cimp_core.weights import load
+
     pictures = [(p, e) for p in (6.3, 9.1, 13.7, 21.0) for e in (20.0, 100.0, 500.0)]
-    model = small()
-    model.train()
-    for _ in range(20):  # the norms learn how much pictures differ
-        model.image_encoder(torch.cat([lattice(128, *picture, count=2) for picture in pictures]))
-    model.eval()
+    model = load("cimp-twin-s")
     with torch.no_grad():
         near, far = (
             torch.stack([model.image_encoder(lattice(size, *picture)).mean(0) for picture in pictures])
@@ -124,6 +131,23 @@ def test_embed_images_cuts_crops_evenly_and_averages_them():
     np.testing.assert_allclose(model.embed_images([image], crops=None), whole, atol=1e-5)
 
 
+def test_features_are_what_the_embedding_is_projected_from():
+    """One image: its projection is the embedding. Four crops: their mean, which is not made a unit row."""
+    model = small()
+    image = noise(2, 64).numpy().clip(0, 65535).astype(np.uint16)
+    features = model.embed_images(image, features=True)
+    assert features.shape == (2, FEATURES)
+    with torch.no_grad():
+        projected = model.image_encoder.head[-1](torch.from_numpy(features))
+    rows = torch.nn.functional.normalize(projected, dim=1).numpy()
+    np.testing.assert_allclose(rows, model.embed_images(image), atol=1e-6)
+    quarters = [image[0, y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)]
+    each = model.embed_images(quarters, features=True)
+    of_crops = model.embed_images(image[:1], crops=4, size=32, features=True)
+    np.testing.assert_allclose(of_crops[0], each.mean(0), atol=1e-5)
+    assert np.linalg.norm(of_crops[0]) != pytest.approx(1, abs=0.1)
+
+
 def test_embed_images_mixes_sizes_in_order_and_batches_change_nothing():
     model = small()
     images = [noise(1, s, seed=s)[0].numpy().astype(np.uint16) for s in (40, 128, 40, 96)]
@@ -181,16 +205,24 @@ def test_statistics_know_white_noise_shot_noise_and_direction():
     changed = image_statistics(z * 0.5 + 1000)
     torch.testing.assert_close(relative, changed[1], atol=1e-3, rtol=0)
     assert (absolute - changed[0]).abs().max() > 0.1
-    # Columns: 9 quantiles, 2 moments, 8 of the noise, 10 lags, 24 bands of the spectrum, 14 of the rows.
-    lags, bands = relative[:, 19:29], relative[:, 29:53]
-    assert relative.shape[1] == 67 and lags.mean(0).abs().max() < 0.02
+    # Columns: 9 quantiles, 2 moments, 8 of the noise, 5 of its steps, 10 lags, 24 bands of the spectrum and 24 of its
+    # logarithm, 14 of the rows.
+    steps, lags, bands, logs = relative[:, 19:24], relative[:, 24:34], relative[:, 34:58], relative[:, 58:82]
+    assert relative.shape[1] == 96 and lags.mean(0).abs().max() < 0.02
     assert bands.exp().mean() == pytest.approx(1.0, abs=0.05)  # white noise has unit power in each
+    # Power of white noise is exponentially distributed: the mean of its logarithm is minus Euler's constant.
+    assert logs.mean() == pytest.approx(-np.euler_gamma, abs=0.05)
+    # Steps of white noise are normal with a variance of 2, of which the median is 0.6745 standard deviations.
+    expected = torch.tensor([0.6745 * 2**0.5] * 2 + [2**0.5] * 2).log()
+    torch.testing.assert_close(steps.mean(0)[:4], expected, atol=0.02, rtol=0)
+    assert steps[:, 4].mean().abs() < 0.02
     # A blur along the fast axis shows in the lags along it, and in the profile along it, not across.
     blurred = (z + z.roll(1, 2)) / 2
     _, after = image_statistics(blurred)
-    assert after[:, 19].mean() == pytest.approx(0.5, abs=0.05)
-    assert after[:, 24].mean() == pytest.approx(0.0, abs=0.05)
-    along, across = after[:, 29:41].mean(0), after[:, 41:53].mean(0)
+    assert after[:, 24].mean() == pytest.approx(0.5, abs=0.05)
+    assert after[:, 29].mean() == pytest.approx(0.0, abs=0.05)
+    assert after[:, 23].mean() < -0.2  # neighbours in a row differ less than in a column
+    along, across = after[:, 34:46].mean(0), after[:, 46:58].mean(0)
     assert along[0] - along[-1] > 3 and (across - across.mean()).abs().max() < 0.5
 
 
@@ -221,9 +253,20 @@ def test_shot_noise_gives_counts_per_electron_and_the_black_level():
     ramp = np.linspace(20, 300, 128)[:, None] * np.ones((4, 1, 128))
     x = torch.from_numpy(40.0 * rng.poisson(ramp) + 3000).float()
     absolute, _ = image_statistics(x)
-    slope, black = absolute[:, -3], absolute[:, -2]  # asinh of the slope; black level over full scale
+    slope, black = absolute[:, -7], absolute[:, -6]  # asinh of the slope; black level over full scale
     torch.testing.assert_close(slope.sinh().mean(), torch.tensor(40.0), atol=2.0, rtol=0)
     torch.testing.assert_close(black.mean() * 65535, torch.tensor(3000.0), atol=400.0, rtol=0)
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_the_darkest_and_the_brightest_pixels(size):
+    """Of the numbers 1 to n in any order the k-th from either end."""
+    n = size * size
+    x = torch.randperm(n, generator=torch.Generator().manual_seed(0)).reshape(1, size, size).float() + 1
+    absolute, _ = image_statistics(x)
+    few, more = max(1, round(1e-4 * n)), max(1, round(1e-3 * n))
+    expected = torch.tensor([few, more, n + 1 - few, n + 1 - more])
+    torch.testing.assert_close((absolute[0, 11:15] * 65535).round(), expected.float())
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (256, 256), (160, 224)])

@@ -290,7 +290,7 @@ def test_a_part_of_a_batch_is_these_rows_of_it_and_reads_no_others(data, monkeyp
 
 def test_crop_larger_than_an_image_is_refused(data):
     with pytest.raises(OutOfRangeError, match=r"72 x 72 pixels, smaller than the smallest crop, 96"):
-        CropSampler(data, dataclasses.replace(TINY, smallest_crop=96))
+        CropSampler(data, dataclasses.replace(TINY, crop_size=96, smallest_crop=96))
 
 
 def test_every_step_draws_the_size_of_its_crops_up_to_the_smallest_image(data):
@@ -389,7 +389,7 @@ def test_the_precision_that_suits_a_device_is_settled_once():
 def test_half_precision_is_refused_where_scores_change(data):
     model = pretrain(data, None, TINY)
     validation = Validation(data, 48)
-    late = ("image_encoder.stages.2.", "image_encoder.stages.3.", "image_encoder.head.")
+    late = ("image_encoder.pixels.", "image_encoder.spectrum.", "image_encoder.head.")
     assert half_is_enough(model, validation) in (("",), late, ())
     last = model.metadata_encoder.mlp[-1]
     with torch.no_grad():  # the length of a row does not matter, but weights this small vanish in float16

@@ -33,6 +33,21 @@ def test_a_prepared_crop_is_embedded_as_the_crop_itself(data, tmp_path):
         torch.testing.assert_close(kept, model.image_encoder(tile), atol=2e-3, rtol=0)  # the grid is half precision
 
 
+def test_without_convolutions_no_pixels_are_kept(data, tmp_path):
+    """A model without convolutions embeds what is kept as it embeds the crop; one with them refuses the folder."""
+    config = dataclasses.replace(CONFIG, width=0, mask_absolute=0.0)
+    tile, _, _, _, *prepared = CropSampler(data, config, tmp_path)(0)
+    assert tile.shape == (32, 1, 1)
+    torch.manual_seed(0)
+    model = cimp.models.Cimp(cimp.models.CimpConfig(width=0, dim=16, spectrum=4, crop_size=64)).eval()
+    whole = CropSampler(data, dataclasses.replace(CONFIG, mask_absolute=0.0), tmp_path / "whole")(0)
+    with torch.no_grad():
+        kept = model.image_encoder(tile, None, Prepared(*prepared))
+        torch.testing.assert_close(kept, model.image_encoder(whole[0]), atol=2e-3, rtol=0)
+    with pytest.raises(SchemaError, match="kept_tile"):
+        CropSampler(data, CONFIG, tmp_path)
+
+
 def test_views_are_crops_of_their_image(data, tmp_path):
     config = dataclasses.replace(CONFIG, crop_size=96, tile=96, smallest_crop=96, flips=False)
     views = prepare_views(CropSampler(data, dataclasses.replace(config, views=0)), tmp_path, 2)

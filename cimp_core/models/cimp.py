@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from ..errors import OutOfRangeError, SchemaError
 from ..metadata import PARAMETERS, Acquisition, Normalizer
-from .encoders import ImageEncoder, MetadataEncoder, Prepared
+from .encoders import FEATURES, ImageEncoder, MetadataEncoder, Prepared
 
 if TYPE_CHECKING:
     from ..microscope import Micrograph
 
-__all__ = ["Cimp", "CimpConfig", "CimpOutput"]
+__all__ = ["Cimp", "CimpConfig", "CimpOutput", "PreparedCrops", "pieces_of"]
 
 LOSSES = ("info_nce", "sigmoid")
 
@@ -131,9 +131,10 @@ class Cimp(nn.Module):
         crops: int | None = 4,
         size: int | None = None,
         absolute: bool | Sequence[bool] | None = None,
+        features: bool = False,
         batch: int = 64,
     ) -> np.ndarray:
-        """Unit rows (n, d) float32 of `n` images.
+        """Unit rows (n, d) float32 of `n` images, or the features (n, 512) that they are projected from.
 
         Parameters
         ----------
@@ -149,21 +150,23 @@ class Cimp(nn.Module):
             Whether arrays are on the recorded 16-bit scale; by default they are if they are uint16.
             A `Micrograph` says so itself. Elsewhere the absolute channel is masked, with a warning unless
             the caller said it of each image.
+        features : bool
+            Give the last hidden layer instead, not normalised. It knows somewhat more of each single parameter than
+            the embedding, which keeps what tells settings apart: what probes are for.
         batch : int
             Crops embedded at a time.
         """
         frames, known, owner = [], [], []
         for i, image in enumerate(images):
             each = absolute if absolute is None or isinstance(absolute, bool) else bool(absolute[i])
-            data, on_scale, name = _intensity(image, i, each)
+            pieces, on_scale, name = pieces_of(image, i, each, size or self.config.crop_size, crops)
             if not on_scale and (absolute is None or isinstance(absolute, bool)):
                 warnings.warn(f"{name}: embedded without its absolute intensity", stacklevel=2)
-            for frame in data.reshape(-1, *data.shape[-2:]):
-                pieces = _cut(frame, size or self.config.crop_size, crops, name)
-                frames += pieces
-                known += [on_scale] * len(pieces)
-                owner += [i] * len(pieces)
-        rows = np.empty((len(frames), self.config.dim), np.float32)
+            frames += pieces
+            known += [on_scale] * len(pieces)
+            owner += [i] * len(pieces)
+        rows = np.empty((len(frames), FEATURES if features else self.config.dim), np.float32)
+        encode = self.image_encoder.features if features else self.image_encoder
         shapes = np.array([f.shape for f in frames]).reshape(-1, 2)
         with _inference(self):
             # Equal shapes go through together; a list may mix sizes.
@@ -172,10 +175,28 @@ class Cimp(nn.Module):
                 for part in np.split(same, range(batch, len(same), batch)):
                     x = torch.from_numpy(np.stack([frames[j] for j in part]).astype(np.float32)).to(self.device)
                     on_scale = torch.tensor([known[j] for j in part], device=self.device)
-                    rows[part] = self.image_encoder(x, on_scale).cpu().numpy()
-        total = np.zeros((len(images), self.config.dim), np.float32)
-        np.add.at(total, owner, rows)
-        return total / np.linalg.norm(total, axis=1, keepdims=True).clip(1e-12)
+                    rows[part] = encode(x, on_scale).float().cpu().numpy()
+        return _mean_rows(rows, np.array(owner, int), len(images), unit=not features)
+
+    @torch.no_grad()
+    def embed_prepared(self, crops: PreparedCrops, *, features: bool = False, batch: int = 256) -> np.ndarray:
+        """As `embed_images`, from what `PreparedCrops` keeps: without the cost of statistics and spectra.
+
+        Raises
+        ------
+        OutOfRangeError
+            The model has convolutions, which see pixels.
+        """
+        if self.config.width:
+            raise OutOfRangeError(f"a model of width {self.config.width} sees pixels, which are not kept; embed images")
+        encode = self.image_encoder.features if features else self.image_encoder
+        rows = []
+        with _inference(self):
+            for start in range(0, len(crops.owner), batch):
+                part = Prepared(*(values[start : start + batch].to(self.device) for values in crops.rows))
+                known = torch.from_numpy(crops.known[start : start + batch]).to(self.device)
+                rows.append(encode(part.size[:, None, None], known, part).float().cpu().numpy())
+        return _mean_rows(np.concatenate(rows), crops.owner, crops.images, unit=not features)
 
     @torch.no_grad()
     def embed_metadata(self, acquisitions: Sequence[Acquisition] | np.ndarray) -> np.ndarray:
@@ -211,6 +232,33 @@ class _inference:
 
     def __exit__(self, *exc: object) -> None:
         self.model.train(self.was_training)
+
+
+class PreparedCrops(NamedTuple):
+    """`Prepared` of all crops of some images, on the processor; made by `cimp_core.retrieval.prepare_dataset`."""
+
+    rows: Prepared
+    owner: np.ndarray  # (crops,) the image of each
+    known: np.ndarray  # (crops,) whether its intensity scale is known
+    images: int
+
+
+def pieces_of(
+    image: np.ndarray | Micrograph, index: int, absolute: bool | None, size: int, crops: int | None
+) -> tuple[list[np.ndarray], bool, str]:
+    """Crops of all frames of an image, whether they are on the 16-bit scale, and a name for messages."""
+    data, on_scale, name = _intensity(image, index, absolute)
+    frames = data.reshape(-1, *data.shape[-2:])
+    return [piece for frame in frames for piece in _cut(frame, size, crops, name)], on_scale, name
+
+
+def _mean_rows(rows: np.ndarray, owner: np.ndarray, images: int, unit: bool) -> np.ndarray:
+    """Mean of the rows of each image, (images, d) float32; of unit length if `unit`."""
+    total = np.zeros((images, rows.shape[1]), np.float32)
+    np.add.at(total, owner, rows)
+    if unit:
+        return total / np.linalg.norm(total, axis=1, keepdims=True).clip(1e-12)
+    return total / np.bincount(owner, minlength=images)[:, None].astype(np.float32)
 
 
 def _intensity(image: np.ndarray | Micrograph, index: int, absolute: bool | None) -> tuple[np.ndarray, bool, str]:

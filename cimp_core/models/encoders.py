@@ -24,7 +24,11 @@ from ..metadata import PARAMETERS
 from .spectrum import SpectrumEncoder, log_polar, normalised, power_spectrum
 from .statistics import FULL_SCALE, image_statistics
 
-__all__ = ["ImageEncoder", "MetadataEncoder", "Prepared", "prepare", "tiles"]
+__all__ = ["FEATURES", "ImageEncoder", "MetadataEncoder", "Prepared", "prepare", "tiles"]
+
+
+FEATURES = 512
+"""Units of the image tower's last hidden layer."""
 
 
 class _Block(nn.Module):
@@ -148,11 +152,11 @@ class ImageEncoder(nn.Module):
             features += 256
         self.head = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear(features, 512),
-            nn.LayerNorm(512),
+            nn.Linear(features, FEATURES),
+            nn.LayerNorm(FEATURES),
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Linear(512, dim),
+            nn.Linear(FEATURES, dim),
         )
 
     def forward(self, intensity: Tensor, absolute: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
@@ -160,6 +164,10 @@ class ImageEncoder(nn.Module):
 
         With `prepared`, that of the whole images, `intensity` may be a tile of each: statistics are not taken of it.
         """
+        return F.normalize(self.head[-1](self.features(intensity, absolute, prepared)).float(), dim=1)
+
+    def features(self, intensity: Tensor, absolute: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+        """The layer (B, `FEATURES`) from which the embedding is projected; arguments as of `forward`."""
         if absolute is None:
             absolute = torch.ones(len(intensity), dtype=torch.bool, device=intensity.device)
         intensity = intensity.float()
@@ -176,7 +184,7 @@ class ImageEncoder(nn.Module):
             parts.append(self.statistics(torch.cat([a, self.norm_relative(prepared.relative).clamp(-6, 6)], 1)))
         if self.spectrum:
             parts.append(self.mix_spectrum(self.spectrum(prepared.grid, prepared.size)))
-        return F.normalize(self.head(torch.cat(parts, 1)).float(), dim=1)
+        return self.head[:-1](torch.cat(parts, 1))
 
 
 def tiles(height: int, width: int, edge: int) -> list[tuple[slice, slice]]:

@@ -22,6 +22,8 @@ FULL_SCALE = 65535.0
 """Largest value of a 16-bit image [counts]."""
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+TAILS = (1e-4, 1e-3)
+"""Shares of the darkest and of the brightest pixels."""
 LAGS = (1, 2, 3, 4, 8)
 BANDS = 12
 """Bands of one axis of the spectrum, between zero and the Nyquist frequency."""
@@ -35,8 +37,9 @@ def image_statistics(intensity: Tensor, power: Tensor | None = None) -> tuple[Te
     Returns
     -------
     absolute : (B, n) tensor
-        On the 16-bit scale: quantiles and their logarithms, clipped shares, the noise at six levels of the signal, and
-        what follows if it is shot noise: counts per electron, and the black level, at which there would be none.
+        On the 16-bit scale: quantiles and their logarithms, the darkest and brightest pixels, clipped shares, the
+        noise of neighbours and at six levels of the signal, and what follows if it is shot noise: counts per electron,
+        and the black level, at which there would be none.
     relative : (B, m) tensor
         Unchanged by any gain and offset: shape of the histogram, correlations of the noise and of the picture along
         both axes, profiles of the spectrum's noise, steps and displacements from row to row.
@@ -49,19 +52,29 @@ def image_statistics(intensity: Tensor, power: Tensor | None = None) -> tuple[Te
         # Sorting a few thousand pixels is enough for quantiles and costs a tenth of sorting them all.
         coarse = z[:, :: max(1, x.shape[1] // 64), :: max(1, x.shape[2] // 64)].flatten(1).sort(1).values
         quantiles = coarse[:, [round(q * (coarse.shape[1] - 1)) for q in QUANTILES]]
-        residual = _residual(z)
-        absolute = torch.cat([_levels(x, std, quantiles), _shot_noise(x, residual, std)], 1)
+        residual, steps = _residual(z), _steps(z)
+        noise = (steps * std[:, None] + 1e-2).log()
+        absolute = torch.cat([_levels(x, std, quantiles), _shot_noise(x, residual, std), noise], 1)
         square = z * z
         moments = torch.stack([(square * z).mean((1, 2)).asinh(), (square * square).mean((1, 2)).log1p()], 1)
-        relative = torch.cat([quantiles, moments, _noise(residual), _spectrum(power, *x.shape[1:]), _rows(z)], 1)
-    return absolute, relative
+        steps = (steps + 1e-4).log()
+        relative = [quantiles, moments, _noise(residual), steps, steps[:, :1] - steps[:, 1:2]]
+        relative += [_spectrum(power, *x.shape[1:]), _rows(z)]
+    return absolute, torch.cat(relative, 1)
 
 
 def _levels(x: Tensor, std: Tensor, quantiles: Tensor) -> Tensor:
-    """Absolute levels, linear and logarithmic, the darkest and the brightest block, and how many pixels are clipped."""
+    """Absolute levels, linear and logarithmic, those of the darkest and the brightest, and how many pixels are clipped.
+
+    Where nothing scatters a pixel is dark but for its noise, so the darkest say most about the black level.
+    """
     flat, blocks = x.flatten(1), F.avg_pool2d(x[:, None], 8).flatten(1)
     mean = flat.mean(1, keepdim=True)
-    levels = torch.cat([mean + std[:, None] * quantiles, blocks.amin(1, True), blocks.amax(1, True)], 1) / FULL_SCALE
+    counts = [max(1, round(share * flat.shape[1])) for share in TAILS]
+    dark, bright = (flat.topk(counts[-1], largest=largest).values for largest in (False, True))
+    ends = [tail[:, n - 1 : n] for tail in (dark, bright) for n in counts]
+    levels = [mean + std[:, None] * quantiles, blocks.amin(1, True), blocks.amax(1, True), *ends]
+    levels = torch.cat(levels, 1) / FULL_SCALE
     clipped = torch.stack([(flat <= 0).float().mean(1), (flat >= FULL_SCALE).float().mean(1)], 1)
     logs = [levels.clamp_min(1e-4).log(), (clipped + 1e-4).log(), mean.clamp_min(1).log(), std[:, None].log()]
     return torch.cat([levels, clipped, *logs], 1)
@@ -71,6 +84,16 @@ def _residual(z: Tensor) -> Tensor:
     """Second difference along both axes, of unit gain for white noise: blind to slopes and to straight edges."""
     rows = z[:, :, 2:] - 2 * z[:, :, 1:-1] + z[:, :, :-2]
     return (rows[:, 2:] - 2 * rows[:, 1:-1] + rows[:, :-2]) / 6
+
+
+def _steps(z: Tensor) -> Tensor:
+    """Typical (median) and root mean square difference of neighbours in a row and in a column, (B, 4).
+
+    The median passes over edges and atoms where they are few. Every third pixel is enough for it.
+    """
+    along, across = z[:, :, 1:] - z[:, :, :-1], z[:, 1:] - z[:, :-1]
+    typical = [d[:, ::3, ::3].flatten(1).abs().median(1).values for d in (along, across)]
+    return torch.stack([*typical, *((d * d).mean((1, 2)).sqrt() for d in (along, across))], 1)
 
 
 def _shot_noise(x: Tensor, residual: Tensor, std: Tensor) -> Tensor:
@@ -116,7 +139,8 @@ def _spectrum(power: Tensor, height: int, width: int) -> Tensor:
     There the picture has faded and noise is left, so the profile along the fast axis shows what after-glow does to it.
     """
     lags, bands = _weights(height, width, power.device)
-    return torch.cat([power @ lags, (power @ bands + 1e-6).log()], 1)
+    # The mean of the logarithm passes over the peaks of a lattice, which may still be there.
+    return torch.cat([power @ lags, (power @ bands + 1e-6).log(), (power + 1e-6).log() @ bands], 1)
 
 
 @lru_cache(maxsize=16)
