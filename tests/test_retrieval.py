@@ -13,7 +13,9 @@ from cimp_core.errors import OutOfRangeError
 from cimp_core.metadata import PARAMETERS, Acquisition, Normalizer
 from cimp_core.models import Cimp, CimpConfig
 from cimp_core.probe import fit_ridge, ridge_probe
-from cimp_core.retrieval import describe_difference, embed_dataset, evaluate, rank_metadata
+from cimp_core.retrieval import describe_difference, embed_dataset, evaluate, prepare_dataset, rank_metadata
+from cimp_core.study import embedder
+from cimp_core.study.embedder import Embedder
 
 SETTINGS = Acquisition(20e-12, 2e-6, 21.4e-3, 50e-12, 35.0, -1.2, 60e-3)
 
@@ -84,6 +86,56 @@ def test_evaluate_embeds_images_and_settings_itself(model, data):
 def test_embed_dataset_is_embed_images_in_chunks(model, data):
     images = [data.image(i) for i in range(60)]
     np.testing.assert_allclose(embed_dataset(model, data, chunk=7), model.embed_images(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize(("crops", "size"), [(1, 48), (4, 64), (4, None), (None, None)])
+def test_an_embedder_gives_every_model_what_it_gives_alone(data, monkeypatch, crops, size, features):
+    """Two models without convolutions share one preparation; one with them is embedded from pixels, as always."""
+    torch.manual_seed(0)
+    one, two, seeing = (Cimp(CimpConfig(width=w, dim=16, hidden=16, spectrum=4, crop_size=80)) for w in (0, 0, 8))
+    few, embed, made = data.view(range(9)), Embedder(), []
+    monkeypatch.setattr(embedder, "prepare_dataset", lambda *a, **k: made.append(k) or prepare_dataset(*a, **k))
+    for model in (one, two, seeing):
+        rows = embed(model, few, crops=crops, size=size, features=features)
+        alone = embed_dataset(model, few, crops=crops, size=size, features=features)
+        np.testing.assert_allclose(rows, alone, atol=2e-5)
+    assert len(made) == 1
+    with pytest.raises(OutOfRangeError, match="width 8 sees pixels"):
+        seeing.embed_prepared(prepare_dataset(few))
+
+
+def test_an_embedder_keeps_crops_of_other_images_and_sizes_apart(data):
+    torch.manual_seed(0)
+    model, embed = Cimp(CimpConfig(width=0, dim=16, hidden=16, spectrum=4)), Embedder()
+    for few in (data.view(range(3)), data.view(range(3, 6))):
+        for options in ({"crops": 1, "size": 40}, {"crops": 1, "size": 56}, {"crops": 4, "size": 40}):
+            expected = embed_dataset(model, few, **options)
+            np.testing.assert_allclose(embed(model, few, **options), expected, atol=2e-5)
+
+
+def test_what_is_prepared_keeps_the_order_of_mixed_sizes(monkeypatch):
+    """Three shapes, two of them off the scale, through chunks of two: each row is its own image's."""
+    torch.manual_seed(0)
+    model, rng = Cimp(CimpConfig(width=0, dim=16, hidden=16, spectrum=4)), np.random.default_rng(0)
+    images = [rng.integers(0, 60000, s).astype(np.uint16) for s in [(40, 40), (64, 48), (64, 48), (40, 40), (33, 70)]]
+
+    class Few:
+        path = "few.h5"
+
+        def __len__(self):
+            return len(images)
+
+        def image(self, i):
+            return images[i]
+
+        def on_scale(self, i):
+            return i not in (1, 3)
+
+    with pytest.warns(UserWarning, match="2 of 5 images embedded without absolute intensity"):
+        prepared = prepare_dataset(Few(), chunk=2)
+    expected = model.embed_images(images, absolute=[True, False, True, False, True])
+    np.testing.assert_allclose(model.embed_prepared(prepared, batch=2), expected, atol=1e-5)
 
 
 def test_rank_metadata_sorts_by_cosine_and_says_what_differs(model, data):

@@ -143,7 +143,7 @@ def test_control_reads_what_is_in_the_image_and_nothing_else(lab, monkeypatch):
     rows = control_rows(lab, pool=40, draws=10, profile="smoke", workers=1)
     assert [fault for row in rows for fault in row_faults(row)] == []
     found = {row["name"]: row for row in rows}
-    assert len(found) == len(rows) == 3 * 7 + 2 * 2 * 3
+    assert len(found) == len(rows) == 4 * 7 + 4 + 2 * 2 * 3
     for name in PARAMETERS:
         score, partial = found[f"control.probe.r2.{name}"], found[f"control.probe.partial_r2.{name}"]
         seen = name in ("dwell_time", "detector_offset")

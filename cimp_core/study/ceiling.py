@@ -8,7 +8,7 @@ read against this. The oracle knows each normalised parameter with a Gaussian er
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..metrics import mean_interval, pool_topk
 from ..results import update_results
 from .rows import retrieval_rows, row
 
-__all__ = ["ceiling_rows", "is_alone", "oracle_topk"]
+__all__ = ["ceiling_rows", "is_alone", "oracle_scores", "oracle_topk", "parameter_scores"]
 
 PRECISIONS = (0.05, 0.1, 0.2)
 """Errors of the oracle [standard deviations of each normalised parameter]."""
@@ -54,17 +54,25 @@ def oracle_topk(data: Dataset, precision: float, *, repeats: int = 5, seed: int 
     Further arguments go to `pool_topk`. The scores of the repeats share one set of pools; the interval is that of the
     repeats together, over sessions.
     """
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(7,)))
-    found = []
-    for _ in range(repeats):
-        estimate = data.metadata + precision * rng.normal(size=data.metadata.shape)
-        scores = parameter_scores(estimate, data.metadata, np.full(len(PARAMETERS), precision))
-        found.append(pool_topk(scores, data.groups, data.sessions, seed=seed, **pools))
+    found = [
+        pool_topk(scores, data.groups, data.sessions, seed=seed, **pools)
+        for scores in oracle_scores(data, precision, repeats=repeats, seed=seed)
+    ]
     result = dict(found[0])
     for key in result:
         if key.startswith("top"):
             result[key] = {end: float(np.mean([f[key][end] for f in found])) for end in ("value", "low", "high")}
     return result
+
+
+def oracle_scores(data: Dataset, precision: float, *, repeats: int = 5, seed: int = 0) -> Iterator[np.ndarray]:
+    """(n, n) scores of every image against every image's settings by an oracle with errors of `precision`, `repeats`
+    times.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(7,)))
+    for _ in range(repeats):
+        estimate = data.metadata + precision * rng.normal(size=data.metadata.shape)
+        yield parameter_scores(estimate, data.metadata, np.full(len(PARAMETERS), precision))
 
 
 def is_alone(metadata: np.ndarray, groups: np.ndarray, near: float = NEAR) -> np.ndarray:

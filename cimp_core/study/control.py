@@ -16,13 +16,16 @@ from threadpoolctl import threadpool_limits
 
 from ..dataset import Dataset, open_dataset
 from ..metadata import PARAMETERS
-from ..metrics import bootstrap_interval, partial_r2, pool_topk, r2
+from ..metrics import bootstrap_interval, median_relative_error, partial_r2, pool_topk, r2
+from ..probe import in_si
 from ..results import update_results
 from .ceiling import parameter_scores
+from .probe_rows import below_rows, within_rows
 from .rows import retrieval_rows, row
 from .statistics import dataset_statistics
+from .statistics_file import of_parts, stored_statistics
 
-__all__ = ["boost", "control_rows"]
+__all__ = ["boost", "control_estimates", "control_rows"]
 
 TREES = 300
 
@@ -64,6 +67,22 @@ def boost(features: list[np.ndarray], target: list[np.ndarray], seed: int = 0) -
     return predicted, max(float(np.sqrt(errors[best])), 1e-3)
 
 
+def control_estimates(
+    images: list[np.ndarray], metadata: list[np.ndarray], seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The seven normalised parameters of the test images (n_test, 7), and the error of each on validation (7,).
+
+    Parameters
+    ----------
+    images : three (n, f) arrays
+        Statistics of the training, validation and test images.
+    metadata : two (n, 7) arrays
+        Normalised parameters of the training and validation images.
+    """
+    found = [boost(images, [m[:, j] for m in metadata], seed) for j in range(len(PARAMETERS))]
+    return np.stack([predicted for predicted, _ in found], axis=1), np.array([spread for _, spread in found])
+
+
 def control_rows(
     data: Dataset,
     *,
@@ -81,9 +100,11 @@ def control_rows(
     """Rows of the control on the held-out test part, ready for the results file.
 
     ``control.probe.r2.NAME`` is the R2 of the normalised parameter from the image alone, ``control.others.r2.NAME``
-    from the other six parameters without the image, ``control.probe.partial_r2.NAME`` what the image adds to those.
-    ``control.retrieval.top1.image_to_metadata`` takes the vector nearest to the seven predictions, each weighed by its
-    error on validation; ``.other_sessions`` is without candidates of the image's own session.
+    from the other six parameters without the image, ``control.probe.partial_r2.NAME`` what the image adds to those,
+    ``control.probe.median_error.NAME`` the median relative error; four more are of images below 40 pm, see
+    `cimp_core.study.probe_rows`. ``control.retrieval.top1.image_to_metadata`` takes the vector nearest to the seven
+    predictions, each weighed by its error on validation; ``.other_sessions`` is without candidates of the image's own
+    session.
 
     Parameters
     ----------
@@ -101,23 +122,24 @@ def control_rows(
     """
     statistics = dataset_statistics(data, workers) if statistics is None else statistics
     parts = data.split(split, val=val, test=test, seed=seed)
-    place = {index: i for i, index in enumerate(data.indices.tolist())}
-    images = [statistics[[place[index] for index in part.indices.tolist()]] for part in parts]
+    images = of_parts(statistics, data, parts)
     metadata = [part.metadata for part in parts]
     held_out = parts[2]
     common = {"split": split, "profile": profile, "seeds": [seed], "command": command}
     common["twin_version"] = data.attributes.get("twin_version")
-    rows, estimate, spread = [], np.empty_like(held_out.metadata), np.empty(len(PARAMETERS))
+    estimate, spread = control_estimates(images, metadata[:2], seed)
+    rows = below_rows("control.probe", [estimate[:, 0]], held_out, common, seed)
+    rows += within_rows("control.probe", [images], parts, common, seed, lambda f, t: boost(f, t, seed)[0])
     for j, name in enumerate(PARAMETERS):
         others = [np.delete(m, j, axis=1) for m in metadata]
         joint = [np.concatenate(pair, axis=1) for pair in zip(images, others, strict=True)]
         target, truth = [metadata[0][:, j], metadata[1][:, j]], held_out.metadata[:, j]
-        estimate[:, j], spread[j] = boost(images, target, seed)
         alone, full = boost(others, target, seed)[0], boost(joint, target, seed)[0]
         for score, statistic, columns in (
             ("probe.r2", r2, (truth, estimate[:, j])),
             ("others.r2", r2, (truth, alone)),
             ("probe.partial_r2", partial_r2, (truth, full, alone)),
+            ("probe.median_error", median_relative_error, in_si(held_out.normalizer, j, truth, estimate[:, j])),
         ):
             interval = bootstrap_interval(statistic, held_out.sessions, *columns, seed=seed)
             rows.append(row(f"control.{score}.{name}", statistic(*columns), *interval, common))
@@ -145,9 +167,12 @@ def main() -> None:
     parser.add_argument("--profile", default="full")
     parser.add_argument("--test", type=float, default=0.12, help="share of the images held out for the test")
     parser.add_argument("--workers", type=int, help="processes that measure the statistics")
+    parser.add_argument("--statistics", type=Path, help="file that keeps the statistics, made if absent")
     arguments = parser.parse_args()
+    data, file, workers = open_dataset(arguments.dataset), arguments.statistics, arguments.workers
+    statistics = None if file is None else stored_statistics(data, file, workers)
     rows = control_rows(
-        open_dataset(arguments.dataset), test=arguments.test, profile=arguments.profile, workers=arguments.workers
+        data, statistics=statistics, test=arguments.test, profile=arguments.profile, workers=arguments.workers
     )
     update_results(arguments.out, rows)
     for made in rows:
