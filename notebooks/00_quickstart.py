@@ -275,7 +275,7 @@ print(f"profile {profile}, {kind}, weights cimp-twin-s")
 
 # %% [markdown]
 # That is one image, an anecdote. How often the first answer is right, over hundreds of held-out
-# sessions and with intervals, is in [chapter 02](02_pretraining).
+# sessions and with intervals, is among the [results](../book/results.md).
 #
 # ## References
 #
