@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -eo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint format notebooks clean
+.PHONY: help setup book test lint format results notebooks clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,9 +41,35 @@ format: $(READY)  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-results: $(READY)  ## remeasure book/results.json: the control, the ceiling and the shipped weights
-	@twin=$$($(BIN)/python -c 'import cimp_core; print(cimp_core.twin().path)'); \
-	for study in control ceiling shipped; do $(BIN)/python -m cimp_core.study.$$study "$$twin" --out book/results.json; done
+# What `results` goes through, in this order; the last two train for hours without a graphics card.
+STUDIES ?= control ceiling detector_ceiling lattice identifiability shipped probes endpoints retrieval_curves ablation splits_compared
+# Weights, trained alike from several seeds, and folders of supervised networks: make results WEIGHTS="a b c"
+WEIGHTS ?= cimp-twin-s cimp-twin-s-seed1 cimp-twin-s-seed2
+SUPERVISED ?=
+SAMPLES ?= 40960
+SEEDS ?= 0
+WORK ?= runs/results
+twin = $$($(BIN)/python -c 'import cimp_core; print(cimp_core.twin().path)')
+weights = $(WEIGHTS:%=--weights %)
+statistics = --statistics $(WORK)/statistics.npz
+of_control = $(twin) $(statistics)
+of_ceiling = $(twin)
+of_detector_ceiling = $(twin)
+of_lattice = $(twin)
+of_identifiability =
+of_shipped = $(twin) $(weights)
+of_probes = $(twin) $(weights) $(SUPERVISED:%=--supervised %) $(statistics)
+of_endpoints = $(twin) $(weights) $(statistics)
+of_retrieval_curves = $(twin) $(weights)
+of_ablation = $(twin) --work $(WORK)/ablation --samples $(SAMPLES) --seeds $(SEEDS) --curves
+of_splits_compared = $(twin) --work $(WORK)/splits
+
+results: $(READY) $(STUDIES:%=$(WORK)/%.done)  ## remake book/results.json, study by study; stopped, it goes on. WEIGHTS="a b c"
+
+$(WORK)/%.done: | $(READY)
+	@mkdir -p $(WORK)
+	$(BIN)/python -m cimp_core.study.$* $(of_$*) --out book/results.json
+	@touch $@
 
 notebooks: $(READY)  ## regenerate notebooks/*.ipynb from notebooks/*.py
 	$(BIN)/python book/make_notebooks.py
