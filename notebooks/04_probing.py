@@ -398,7 +398,7 @@ for prefix, label in aside.items():
     ]
     if rows:
         tables[label] = endpoint_table(rows)[list(ends)]
-pd.concat(tables, axis=1).round(3) if tables else None
+pd.concat(tables, axis=1).round(2) if tables else None
 
 # %% [markdown]
 # ### Why gain and dwell time stop where they do
