@@ -16,6 +16,7 @@ from cimp_core.probe import fit_ridge, ridge_probe
 from cimp_core.retrieval import describe_difference, embed_dataset, evaluate, prepare_dataset, rank_metadata
 from cimp_core.study import embedder
 from cimp_core.study.embedder import Embedder
+from cimp_core.study.rows import print_rows
 
 SETTINGS = Acquisition(20e-12, 2e-6, 21.4e-3, 50e-12, 35.0, -1.2, 60e-3)
 
@@ -112,6 +113,16 @@ def test_an_embedder_keeps_crops_of_other_images_and_sizes_apart(data):
         for options in ({"crops": 1, "size": 40}, {"crops": 1, "size": 56}, {"crops": 4, "size": 40}):
             expected = embed_dataset(model, few, **options)
             np.testing.assert_allclose(embed(model, few, **options), expected, atol=2e-5)
+
+
+def test_an_embedder_gives_no_rows_for_no_images(data):
+    model = Cimp(CimpConfig(width=0, dim=16, hidden=16, spectrum=4))
+    assert Embedder()(model, data.view([])).shape == (0, 16)
+
+
+def test_rows_are_printed_whole_and_an_unknown_number_as_nan(capsys):
+    print_rows([{"name": "a", "value": 0.5, "low": None, "high": 1}, {"name": "bcd", "value": 2, "low": 1, "high": 3}])
+    assert capsys.readouterr().out == "a   0.500 [nan, 1.000]\nbcd 2.000 [1.000, 3.000]\n"
 
 
 def test_what_is_prepared_keeps_the_order_of_mixed_sizes(monkeypatch):

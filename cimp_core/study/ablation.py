@@ -32,7 +32,7 @@ from ..results import update_results
 from ..splits import split_indices
 from ..training import make_config
 from .embedder import Embedder
-from .rows import row
+from .rows import print_rows, row
 from .seeds import over_seeds
 
 __all__ = ["VARIANTS", "Run", "ablation_rows", "curve_runs", "scores_of", "study", "variant_run"]
@@ -284,9 +284,7 @@ def main() -> None:
         curves=given.curves, common=common,
     )  # fmt: skip
     update_results(given.out, rows)
-    for made in rows:
-        value, low, high = (float("nan") if made[k] is None else made[k] for k in ("value", "low", "high"))
-        print(f"{made['name']:48s} {value:.3f} [{low:.3f}, {high:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":

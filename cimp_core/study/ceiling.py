@@ -17,7 +17,7 @@ from ..dataset import Dataset, open_dataset
 from ..metadata import PARAMETERS
 from ..metrics import mean_interval, pool_topk
 from ..results import update_results
-from .rows import retrieval_rows, row
+from .rows import print_rows, retrieval_rows, row
 
 __all__ = ["ceiling_rows", "is_alone", "oracle_scores", "oracle_topk", "parameter_scores"]
 
@@ -143,8 +143,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = ceiling_rows(open_dataset(arguments.dataset), test=arguments.test, profile=arguments.profile)
     update_results(arguments.out, rows)
-    for made in rows:
-        print(f"{made['name']:64s} {made['value']:.3f} [{made['low']:.3f}, {made['high']:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from ..probe import in_si
 from ..results import update_results
 from .ceiling import parameter_scores
 from .probe_rows import below_rows, within_rows
-from .rows import retrieval_rows, row
+from .rows import print_rows, retrieval_rows, row
 from .statistics import dataset_statistics
 from .statistics_file import of_parts, stored_statistics
 
@@ -175,9 +175,7 @@ def main() -> None:
         data, statistics=statistics, test=arguments.test, profile=arguments.profile, workers=arguments.workers
     )
     update_results(arguments.out, rows)
-    for made in rows:
-        value, low, high = (float("nan") if made[k] is None else made[k] for k in ("value", "low", "high"))
-        print(f"{made['name']:64s} {value:.3f} [{low:.3f}, {high:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":

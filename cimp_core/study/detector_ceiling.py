@@ -25,7 +25,7 @@ from ..results import update_results
 from ..simulate.detector import FULL_SCALE
 from ..simulate.instruments import Shot
 from .control import boost
-from .rows import row
+from .rows import print_rows, row
 
 __all__ = ["detector_rows", "detector_traits", "noise_bound", "traits_as_read"]
 
@@ -184,8 +184,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = detector_rows(open_dataset(arguments.dataset), profile=arguments.profile)
     update_results(arguments.out, rows)
-    for made in rows:
-        print(f"{made['name']:56s} {made['value']:.3f} [{made['low']:.3f}, {made['high']:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":

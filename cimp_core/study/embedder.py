@@ -24,7 +24,7 @@ class Embedder:
         self, model: Cimp, data: Dataset, *, crops: int | None = 4, size: int | None = None, features: bool = False
     ) -> np.ndarray:
         """Rows (n, d) of all images of a data set; arguments as of `embed_dataset`."""
-        if model.config.width:  # sees pixels
+        if model.config.width or not len(data):  # sees pixels, or nothing
             return embed_dataset(model, data, crops=crops, size=size, features=features)
         size = size or model.config.crop_size
         key = str(data.path), data.indices.tobytes(), crops, size

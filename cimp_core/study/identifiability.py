@@ -24,7 +24,7 @@ from ..twin_version import TWIN_VERSION
 from .cascade import TARGETS, LabImage, freed, take
 from .control import boost
 from .fisher import bound_table
-from .rows import row
+from .rows import print_rows, row
 from .statistics import image_statistics
 
 __all__ = ["cascade_table", "identifiability_rows", "radial_spectrum", "table_of"]
@@ -178,9 +178,7 @@ def main() -> None:
     images, size = arguments.images or IMAGES[arguments.profile], SIZE[arguments.profile]
     rows = identifiability_rows(images=images, size=size, profile=arguments.profile)
     update_results(arguments.out, rows)
-    for made in rows:
-        value, low, high = (float("nan") if made[k] is None else made[k] for k in ("value", "low", "high"))
-        print(f"{made['name']:72s} {value:.4f} [{low:.3f}, {high:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":

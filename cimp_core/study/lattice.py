@@ -18,7 +18,7 @@ from ..dataset import Dataset, open_dataset
 from ..metrics import bootstrap_interval, mean_interval, r2
 from ..results import update_results
 from .probe_rows import BELOW
-from .rows import row
+from .rows import print_rows, row
 
 __all__ = ["CONTRAST", "lattice_rows", "power_spectrum", "spots", "strongest_spot"]
 
@@ -123,9 +123,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = lattice_rows(open_dataset(arguments.dataset), profile=arguments.profile)
     update_results(arguments.out, rows)
-    for made in rows:
-        value, low, high = (float("nan") if made[k] is None else made[k] for k in ("value", "low", "high"))
-        print(f"{made['name']:56s} {value:.3f} [{low:.3f}, {high:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":

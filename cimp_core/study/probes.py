@@ -31,6 +31,7 @@ from ..results import update_results
 from ..weights import info, load
 from .embedder import Embedder, embed_parts
 from .probe_rows import probe_rows, within_rows
+from .rows import print_rows
 from .statistics_file import of_parts, stored_statistics
 from .supervised import Supervised, load_supervised
 
@@ -161,9 +162,7 @@ def main() -> None:
         profile=arguments.profile,
     )
     update_results(arguments.out, rows)
-    for made in rows:
-        value, low, high = (float("nan") if made[k] is None else made[k] for k in ("value", "low", "high"))
-        print(f"{made['name']:56s} {value:.3f} [{low:.3f}, {high:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":

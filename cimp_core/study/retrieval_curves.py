@@ -22,7 +22,7 @@ from ..retrieval import DIRECTIONS, TOP
 from ..weights import load
 from .embedder import Embedder
 from .probes import seeds_of
-from .rows import row
+from .rows import print_rows, row
 from .seeds import over_seeds
 
 __all__ = [
@@ -254,9 +254,7 @@ def main() -> None:
     options = {"seeds": seeds, "profile": arguments.profile, "draws": arguments.draws}
     rows = curve_rows(models, open_dataset(arguments.dataset), **options)
     update_results(arguments.out, rows)
-    for made in rows:
-        value, low, high = (float("nan") if made[k] is None else made[k] for k in ("value", "low", "high"))
-        print(f"{made['name']:70s} {value:.3f} [{low:.3f}, {high:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-__all__ = ["retrieval_rows", "row"]
+__all__ = ["print_rows", "retrieval_rows", "row"]
 
 
 def row(name: str, value: float, low: float, high: float, common: Mapping, pool: int | None = None) -> dict:
@@ -23,3 +23,11 @@ def retrieval_rows(name: str, found: Mapping, exclude_same_session: bool, common
         for key, score in found.items()
         if key.startswith("top")
     ]
+
+
+def print_rows(rows: Sequence[Mapping]) -> None:
+    """Name, value and interval of each row; ``nan`` where a number is not known."""
+    width = max((len(made["name"]) for made in rows), default=0)
+    for made in rows:
+        value, low, high = (float("nan") if made[key] is None else made[key] for key in ("value", "low", "high"))
+        print(f"{made['name']:{width}s} {value:.3f} [{low:.3f}, {high:.3f}]")

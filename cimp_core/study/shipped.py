@@ -16,7 +16,7 @@ from ..retrieval import DIRECTIONS, TOP
 from ..weights import load
 from .embedder import Embedder, embed_parts
 from .probes import feature_rows, seeds_of
-from .rows import row
+from .rows import print_rows, row
 from .seeds import over_seeds
 
 __all__ = ["known_mean", "model_rows"]
@@ -108,9 +108,7 @@ def main() -> None:
     data, models = open_dataset(arguments.dataset), [load(name) for name in names]
     rows = model_rows(models, data, seeds=seeds_of(names), profile=arguments.profile)
     update_results(arguments.out, rows)
-    for made in rows:
-        low, high = (float("nan") if made[k] is None else made[k] for k in ("low", "high"))
-        print(f"{made['name']:64s} {made['value']:.3f} [{low:.3f}, {high:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":

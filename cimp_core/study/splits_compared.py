@@ -23,7 +23,7 @@ from ..retrieval import DIRECTIONS, TOP, embed_dataset
 from ..splits import KINDS
 from .control import control_rows
 from .retrieval_curves import pool_rows
-from .rows import row
+from .rows import print_rows, row
 from .statistics import dataset_statistics
 
 __all__ = ["known_rows", "sibling_parts", "sibling_rows", "split_rows"]
@@ -194,9 +194,7 @@ def main() -> None:
     if "siblings" in arguments.kinds:
         rows += sibling_rows(data, config, **options)
     update_results(arguments.out, rows)
-    for made in rows:
-        low, high = (float("nan") if made[k] is None else made[k] for k in ("low", "high"))
-        print(f"{made['name']:70s} {made['value']:.3f} [{low:.3f}, {high:.3f}]")
+    print_rows(rows)
 
 
 if __name__ == "__main__":
