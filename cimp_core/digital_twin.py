@@ -35,7 +35,7 @@ from .simulate.scan import lag, row_displacements
 from .simulate.specimen import MATERIALS, draw_specimen, expectation
 from .twin_version import TWIN_VERSION
 
-__all__ = ["TWIN_VERSION", "make_twin", "reacquire", "reference_images", "shot_of", "twin"]
+__all__ = ["TWIN_VERSION", "make_twin", "reacquire", "reference_images", "scan_of", "shot_of", "twin"]
 
 _SETTINGS, _SPECIMEN, _NOISE = range(3)
 
@@ -239,8 +239,11 @@ def reacquire(
     """
     stored = _stored(data, index)
     shot = Shot.from_dict(stored).at(acquisition, readout)
-    twin_seed, size = int(data.attributes["twin_seed"]), int(data.attributes["twin_size"])
-    return _again(twin_seed, size, stored, shot, noise, seed)
+    with threadpool_limits(1):
+        fraction, rng = _scan_again(*_made_with(data), stored, shot, seed)
+        if noise:
+            return record(fraction, shot.acquisition, shot.detector, rng)
+        return expected_counts(fraction, shot.acquisition, shot.detector)
 
 
 def shot_of(data: Dataset, index: int) -> Shot:
@@ -248,14 +251,34 @@ def shot_of(data: Dataset, index: int) -> Shot:
     return Shot.from_dict(_stored(data, index))
 
 
-def _again(twin_seed: int, size: int, stored: dict, shot: Shot, noise: bool, seed: int) -> np.ndarray:
-    k = stored["session"]
+def scan_of(
+    data: Dataset, index: int, acquisition: Acquisition | None = None, *, seed: int = 0
+) -> tuple[Shot, np.ndarray]:
+    """The shot, and the fraction of the electrons that reached the detector where the beam really was.
+
+    `simulate.detector` makes recordings and expectations of it at any dose, gain and offset, all with the beam at the
+    same positions.
+
+    Arguments and errors are those of `reacquire`; by default the settings are the image's own. The fraction is
+    (size, size) float32.
+    """
+    stored = _stored(data, index)
+    shot = Shot.from_dict(stored)
+    if acquisition is not None:
+        shot = shot.at(acquisition)
     with threadpool_limits(1):
-        rng = _rng(twin_seed, _NOISE, k, shot.area, shot.frame, seed)
-        fraction = _scanned(twin_seed, k, shot, size, stored["material"], rng)
-        if noise:
-            return record(fraction, shot.acquisition, shot.detector, rng)
-        return expected_counts(fraction, shot.acquisition, shot.detector)
+        return shot, _scan_again(*_made_with(data), stored, shot, seed)[0]
+
+
+def _made_with(data: Dataset) -> tuple[int, int]:
+    return int(data.attributes["twin_seed"]), int(data.attributes["twin_size"])
+
+
+def _scan_again(twin_seed: int, size: int, stored: dict, shot: Shot, seed: int) -> tuple:
+    """The fraction at the beam's positions, and the stream from which noise is drawn next."""
+    k = stored["session"]
+    rng = _rng(twin_seed, _NOISE, k, shot.area, shot.frame, seed)
+    return _scanned(twin_seed, k, shot, size, stored["material"], rng), rng
 
 
 def _stored(data: Dataset, index: int) -> dict:
@@ -272,4 +295,6 @@ def reference_images(images: int, size: int) -> Iterator[tuple[np.ndarray, np.nd
     for k in range(images):
         with threadpool_limits(1):
             pixels, (stored,) = _make_session((0, k, 1, size))
-        yield pixels[0], _again(0, size, stored, Shot.from_dict(stored), False, 0), stored["acquisition"]
+            shot = Shot.from_dict(stored)
+            fraction, _ = _scan_again(0, size, stored, shot, 0)
+        yield pixels[0], expected_counts(fraction, shot.acquisition, shot.detector), stored["acquisition"]

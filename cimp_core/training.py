@@ -33,11 +33,15 @@ __all__ = [
     "CHECKPOINT",
     "LOG",
     "TrainConfig",
+    "average_weights",
+    "decay_groups",
     "fit",
     "for_this_device",
+    "is_due",
     "learning_rate",
     "load_checkpoint",
     "make_config",
+    "require_finite",
 ]
 
 # Fabric announces the precision at every start; the config says it already.
@@ -159,7 +163,7 @@ def fit(
     model.to(memory_format=torch.channels_last)
     if processes > 1:
         couple(model, fabric)
-    optimizer = torch.optim.AdamW(_decay_groups(model, config.weight_decay), lr=config.peak_rate)
+    optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.peak_rate)
     wrapped, optimizer = fabric.setup(model, optimizer)
     mean = None
     if config.ema_half_life:
@@ -193,10 +197,10 @@ def fit(
         dtype = torch.promote_types(value.dtype, torch.float32)
         means = fabric.all_reduce(torch.stack([v.to(dtype) for v in scalars.values()]), reduce_op="mean")
         scalars = dict(zip(scalars, means.tolist(), strict=True))
-        _require_finite(scalars, step, rate, folder)
+        require_finite(scalars, step, rate, folder)
         optimizer.step()
         if mean is not None:
-            _average(mean, model, config, step)
+            average_weights(mean, model, config, step)
         for name, scalar in scalars.items():
             sums[name] = sums.get(name, 0.0) + scalar
         counted += 1
@@ -204,10 +208,10 @@ def fit(
         seen, done = (step + 1) * config.batch_size, step + 1 == last
         # A checkpoint ends a log entry too, so that the log as well is that of the uninterrupted run.
         every = (config.log_every, config.validate_every, config.checkpoint_every)
-        if done or any(_due(seen, n, config) for n in every):
+        if done or any(is_due(seen, n, config) for n in every):
             speed = counted * config.batch_size / (time.perf_counter() - since)
             entry = {"samples": seen, **{k: v / counted for k, v in sums.items()}, "rate": rate, "per_second": speed}
-            validation = _due(seen, config.validate_every, config) or seen >= config.samples
+            validation = is_due(seen, config.validate_every, config) or seen >= config.samples
             if rank == 0 and validate is not None and validation:
                 entry |= validate(model if mean is None else mean)
                 wrapped.train()
@@ -218,7 +222,7 @@ def fit(
             if rank == 0 and on_log is not None:
                 on_log(entry)
             sums, counted, since = {}, 0, time.perf_counter()
-        if rank == 0 and folder is not None and (done or _due(seen, config.checkpoint_every, config)):
+        if rank == 0 and folder is not None and (done or is_due(seen, config.checkpoint_every, config)):
             save_checkpoint(folder, model, mean, optimizer, config, step + 1, log)
         if rank == 0 and on_step is not None:
             on_step(seen)
@@ -230,12 +234,12 @@ def fit(
     return log
 
 
-def _due(seen: int, every: int, config: TrainConfig) -> bool:
+def is_due(seen: int, every: int, config: TrainConfig) -> bool:
     """Whether the last batch crossed a multiple of `every` samples."""
     return seen // every > (seen - config.batch_size) // every
 
 
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices and kernels only: it makes no sense for norms, biases and the scale."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
@@ -244,7 +248,7 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     ]
 
 
-def _average(mean: nn.Module, model: nn.Module, config: TrainConfig, step: int) -> None:
+def average_weights(mean: nn.Module, model: nn.Module, config: TrainConfig, step: int) -> None:
     """Exponentially weighted mean of the weights after each step, those before the first not among them.
 
     The weight of a step halves every `ema_half_life` samples; all weights so far add up to one.
@@ -259,7 +263,7 @@ def _average(mean: nn.Module, model: nn.Module, config: TrainConfig, step: int) 
             ours[name].copy_(value)
 
 
-def _require_finite(scalars: dict[str, float], step: int, rate: float, folder: Path | None) -> None:
+def require_finite(scalars: dict[str, float], step: int, rate: float, folder: Path | None) -> None:
     """Stop before a step that would destroy the weights; the last checkpoint stays good."""
     if math.isfinite(scalars["loss"]) and math.isfinite(scalars["gradient"]):
         return

@@ -1,6 +1,6 @@
 """Trained weights: what is shipped, how it is checked, loaded and saved.
 
-A weights file is safetensors (no code runs when it is read). Its metadata hold the model's configuration,
+A weights file is safetensors (no code runs when it is read). Its metadata hold the kind of model, its configuration,
 normalisation included, and a record of how it was trained. Shipped files are known by their sha256.
 """
 
@@ -19,9 +19,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from .errors import CimpError, OutOfRangeError, SchemaError, UnreadableFileError
-from .models import Cimp, CimpConfig
+from .model_cards import card
+from .models import Cimp, CimpConfig, DoseNet, DoseNetConfig, Translator, TranslatorConfig
 
-__all__ = ["WEIGHTS", "Shipped", "info", "load", "save", "sha256"]
+__all__ = ["KINDS", "WEIGHTS", "Kind", "Shipped", "info", "load", "locate", "save", "sha256"]
+
+
+class Kind(NamedTuple):
+    """A kind of model that weights are kept of; a model is made of its config alone and has it as ``config``."""
+
+    model: type
+    config: type
+
+
+KINDS = {
+    "cimp": Kind(Cimp, CimpConfig),
+    "style": Kind(Translator, TranslatorConfig),
+    "dose": Kind(DoseNet, DoseNetConfig),
+}
+"""Kinds of models by the name that a weights file states; a file that states none is of the first."""
 
 
 class Shipped(NamedTuple):
@@ -43,30 +59,40 @@ WEIGHTS: dict[str, Shipped] = {
     "cimp-twin-s-seed2": Shipped(
         "cimp-twin-s-seed2.safetensors", "e73487fcacab08fd612b0c7740e41db3555480f34b32c1a3c86926dbec5ae5e1"
     ),
+    "cimp-dose-s": Shipped(
+        "cimp-dose-s.safetensors", "7e6b545b0370c21830085855c7987a6144af7893c5f7877d8ea5881d5a28c127"
+    ),
+    "cimp-style-s": Shipped(
+        "cimp-style-s.safetensors", "719d443701c0a140bb8820309eef28d502fe062ef164d2a8d28037f1afbf85d7"
+    ),
 }
 """Weights that come with the package, by name; those with a seed in their name are for intervals over seeds."""
 
 FORMAT = "cimp-1"
 
 
-def load(name: str | Path) -> Cimp:
+def load(name: str | Path, kind: str = "cimp") -> Any:
     """Model with trained weights, in evaluation mode on the CPU.
 
     Parameters
     ----------
     name : str or path
         A name in `WEIGHTS`, or a file written by `save`.
+    kind : str
+        What it has to be, a name in `KINDS`: by default a `Cimp`.
 
     Raises
     ------
     UnreadableFileError
         No such name or file, or it is damaged (a shipped file that differs from its checksum included).
     SchemaError
-        The file is not a CIMP model of this version.
+        The file is not a CIMP model of this version, or one of another kind.
     """
-    path = _locate(name)
-    config, _, tensors = _read(path)
-    model = Cimp(config)
+    path = locate(name)
+    header, tensors = _read(path)
+    if header["kind"] != kind:
+        raise SchemaError(f"{path}: holds a model of the kind {header['kind']!r}, not {kind!r}: name other weights")
+    model = KINDS[kind].model(_config(header))
     # Stored half precision comes back to the model's own.
     own = model.state_dict()
     state = {k: v.to(own[k].dtype) if k in own else v for k, v in tensors.items()}
@@ -78,18 +104,25 @@ def load(name: str | Path) -> Cimp:
 
 
 def info(name: str | Path) -> dict[str, Any]:
-    """How a weights file was trained: the record given to `save`, and the model's configuration as ``model``."""
-    config, record, _ = _read(_locate(name))
-    return {**record, "model": dataclasses.asdict(config)}
+    """How a weights file was trained: the record given to `save`, the model's ``kind``, its configuration ``model``."""
+    header, _ = _read(locate(name))
+    return {**header["record"], "kind": header["kind"], "model": dataclasses.asdict(_config(header))}
 
 
 def save(
-    model: Cimp, path: str | Path, record: Mapping[str, Any], *, half: tuple[str, ...] = (), force: bool = False
+    model: torch.nn.Module,
+    path: str | Path,
+    record: Mapping[str, Any],
+    *,
+    half: tuple[str, ...] = (),
+    force: bool = False,
 ) -> str:
     """Write a model and return the sha256 of the file.
 
     Parameters
     ----------
+    model : Module
+        Of one of the `KINDS`.
     path : path
         Ends in ``.safetensors``; a model card with the suffix ``.md`` is written beside it.
     record : mapping
@@ -101,6 +134,9 @@ def save(
         Overwrite.
     """
     path = Path(path)
+    kind = next((name for name, k in KINDS.items() if type(model) is k.model), None)
+    if kind is None:
+        raise SchemaError(f"{type(model).__name__} is no model that weights are kept of: {', '.join(KINDS)}")
     if path.suffix != ".safetensors":
         raise OutOfRangeError(f"{path}: weights are written as .safetensors")
     if path.exists() and not force:
@@ -112,10 +148,12 @@ def save(
         tensors[key] = value.detach().cpu().to(torch.float16 if small else value.dtype).contiguous()
     # One entry only: safetensors writes several in random order, and the checksum would change.
     header = {"format": FORMAT, "config": dataclasses.asdict(model.config), "record": dict(record)}
+    if kind != "cimp":  # which files written before there were others do not state
+        header["kind"] = kind
     data = to_bytes(tensors, {"cimp": json.dumps(header, sort_keys=True)})
     digest = hashlib.sha256(data).hexdigest()
     _write(path, data)
-    _write(path.with_suffix(".md"), _card(path, model, record, digest, half, len(data)).encode())
+    _write(path.with_suffix(".md"), card(kind, path, model, record, digest, half, len(data)).encode())
     return digest
 
 
@@ -125,7 +163,7 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _locate(name: str | Path) -> Path:
+def locate(name: str | Path) -> Path:
     """Path of a shipped name, its checksum verified, or of a file."""
     if str(name) in WEIGHTS:
         shipped = WEIGHTS[str(name)]
@@ -145,7 +183,8 @@ def _locate(name: str | Path) -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[CimpConfig, dict[str, Any], dict[str, torch.Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Header (``kind``, ``config``, ``record``) and tensors of a file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -155,7 +194,14 @@ def _read(path: Path) -> tuple[CimpConfig, dict[str, Any], dict[str, torch.Tenso
     header = json.loads(metadata.get("cimp", "{}"))
     if header.get("format") != FORMAT:
         raise SchemaError(f"{path}: format is {header.get('format')!r}, expected {FORMAT!r}: not a CIMP model")
-    return CimpConfig.from_dict(header["config"]), header["record"], tensors
+    header.setdefault("kind", "cimp")
+    if header["kind"] not in KINDS:
+        raise SchemaError(f"{path}: a model of the kind {header['kind']!r}; this version has {', '.join(KINDS)}")
+    return header, tensors
+
+
+def _config(header: dict[str, Any]) -> Any:
+    return KINDS[header["kind"]].config.from_dict(header["config"])
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -163,49 +209,3 @@ def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(data)
     os.replace(temporary, path)
-
-
-def _reads(model: Cimp) -> str:
-    """What the image tower looks at, in words."""
-    config = model.config
-    ways = [f"a ResNet-18 with {config.width} channels in its first stage"] if config.width else []
-    ways += ["statistics"] if config.statistics else []
-    ways += ["their power spectrum on a log-polar grid"] if config.spectrum else []
-    return " and ".join(ways)
-
-
-def _card(path: Path, model: Cimp, record: Mapping[str, Any], digest: str, half: tuple[str, ...], size: int) -> str:
-    """Model card in Markdown."""
-    count = sum(p.numel() for p in model.parameters())
-    stored = {(): "float32", ("",): "float16 (norms float32)"}.get(half, f"float32, {' and '.join(half)}* as float16")
-    rows = "\n".join(f"| {k} | `{json.dumps(v)}` |" for k, v in sorted(record.items()))
-    return f"""# {path.stem}
-
-CIMP: a network that reads HAADF-STEM images by {_reads(model)}, and a small network for their seven
-acquisition parameters, trained so that the embeddings of an image and of its settings agree.
-
-- {count:,} parameters, stored in {size / 1e6:.1f} MB as {stored};
-  inverse temperature {model.scale:.1f}
-- sha256 `{digest}`
-- licence GPL-3.0-or-later
-
-## It learnt from simulation
-Every training image comes from a physics-based simulation, not from a microscope. Scores below are scores
-on simulated images of held-out sessions, at 300 kV, on invented instruments. How well it carries over to
-a given instrument is not known until it is measured there.
-
-## What it is for
-Teaching, tests, and a starting point for training on a laboratory's own images.
-
-## What it must not be used for
-- To decide about an experiment or a specimen, or as evidence of how a published image was taken.
-- To certify the calibration or the settings of an instrument, or to replace recorded metadata.
-- On anything but HAADF-STEM images; on images below 32 x 32 pixels.
-- With absolute intensity on images that are not Velox 16-bit: there the absolute channel is masked, and the
-  gain and offset can hardly be told.
-
-## How it was trained
-| | |
-|---|---|
-{rows}
-"""

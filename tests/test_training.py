@@ -201,7 +201,7 @@ def test_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path):
 
 def test_decay_spares_norms_biases_and_scalars():
     model, _, _ = line_problem()
-    decayed, spared = training._decay_groups(model, 0.1)
+    decayed, spared = training.decay_groups(model, 0.1)
     assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim <= 1 for p in spared["params"])
     assert len(decayed["params"]) == len(spared["params"]) == 2 and spared["weight_decay"] == 0
 

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import OutOfRangeError, SchemaError
+from ..errors import OutOfRangeError
 from ..metadata import PARAMETERS, Acquisition, Normalizer
+from .config import config_from_dict
 from .encoders import FEATURES, ImageEncoder, MetadataEncoder, Prepared
 
 if TYPE_CHECKING:
@@ -53,10 +54,7 @@ class CimpConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CimpConfig:
         """Inverse of `dataclasses.asdict`; an unknown or a missing name raises `SchemaError`."""
-        names = {f.name for f in dataclasses.fields(cls)}
-        if set(values) != names:
-            raise SchemaError(f"model config does not fit this version: differs in {sorted(names ^ set(values))}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return config_from_dict(cls, values)
 
     @property
     def normalizer(self) -> Normalizer:

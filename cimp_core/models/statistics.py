@@ -115,7 +115,8 @@ def _shot_noise(x: Tensor, residual: Tensor, std: Tensor) -> Tensor:
     spread = (weight * (level - centre) ** 2).sum(1, keepdim=True)
     slope = (weight * (level - centre) * (noise - height)).sum(1, keepdim=True) / (spread + 1)
     black = (centre - height / slope.clamp_min(1e-2)) / FULL_SCALE
-    off_line = (weight * (noise - height - slope * (level - centre)) ** 2).sum(1, keepdim=True).sqrt()
+    off_line = (weight * (noise - height - slope * (level - centre)) ** 2).sum(1, keepdim=True)
+    off_line = off_line.clamp_min(1e-20).sqrt()  # without noise at any level the root has no slope
     mean = variance.mean(1, keepdim=True)
     logs = [(v + 1e-2).log() for v in (noise, mean, slope.abs(), off_line)]
     above = ((level[:, -1:] - level[:, :1]) / FULL_SCALE).clamp_min(1e-5).log()
@@ -163,7 +164,9 @@ def _rows(z: Tensor) -> Tensor:
     gx, gy = z[:, 1:-1, 2:] - z[:, 1:-1, :-2], z[:, 2:, 1:-1] - z[:, :-2, 1:-1]
     square = (gx * gx + gy * gy) / 4
     mean = square.mean((1, 2)) + 1e-9
-    parts = [mean.log(), square.sqrt().mean((1, 2)), ((square * square).mean((1, 2)) / mean**2).clamp(max=1e4).log1p()]
+    # Where neighbours are equal the root has no slope; the least value is too small to be seen in the mean.
+    length = square.clamp_min(1e-20).sqrt()
+    parts = [mean.log(), length.mean((1, 2)), ((square * square).mean((1, 2)) / mean**2).clamp(max=1e4).log1p()]
     means = z.mean(2)
     parts += [(means.std(1) + 1e-4).log(), (means.diff(dim=1).std(1) + 1e-4).log()]
     # Displacement d of a row against the one above, to first order: difference = d x slope, by least squares.
