@@ -12,8 +12,10 @@ from .metadata import PARAMETERS, Acquisition, Normalizer
 if TYPE_CHECKING:
     from .build import BuildReport, build_dataset
     from .dataset import Dataset, open_dataset
+    from .denoising import Denoised, denoise
     from .digital_twin import reacquire, twin
     from .microscope import Micrograph, read
+    from .rerendering import Rerendered, rerender
     from .retrieval import rank_metadata
     from .weights import load
 
@@ -30,6 +32,10 @@ _HOME = {
     "reacquire": ".digital_twin",
     "load": ".weights",
     "rank_metadata": ".retrieval",
+    "denoise": ".denoising",
+    "Denoised": ".denoising",
+    "rerender": ".rerendering",
+    "Rerendered": ".rerendering",
 }
 
 __all__ = [
@@ -38,18 +44,22 @@ __all__ = [
     "BuildReport",
     "CimpError",
     "Dataset",
+    "Denoised",
     "Micrograph",
     "Normalizer",
     "NotHAADFError",
     "OutOfRangeError",
+    "Rerendered",
     "SchemaError",
     "UnreadableFileError",
     "build_dataset",
+    "denoise",
     "load",
     "open_dataset",
     "rank_metadata",
     "reacquire",
     "read",
+    "rerender",
     "twin",
 ]
 
@@ -58,8 +68,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name's module when the name is first used (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Stored, so that the look-up happens once. (The module is called digital_twin because a submodule
-    # named twin would replace the function of that name as soon as anything imported it.)
+    # Stored, so that the look-up happens once. (The modules are called digital_twin and denoising because a
+    # submodule named twin or denoise would replace the function of that name as soon as anything imported it.)
     value = getattr(import_module(_HOME[name], __name__), name)
     globals()[name] = value
     return value
