@@ -5,7 +5,7 @@ import sys
 import typer
 
 from ..errors import CimpError
-from . import dataset, embed, info, pretrain, retrieve, simulate
+from . import dataset, denoise, embed, info, pretrain, retrieve, simulate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +19,7 @@ app.command()(simulate.simulate)
 app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(retrieve.retrieve)
+app.command()(denoise.denoise)
 
 
 def main() -> None:
