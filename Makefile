@@ -42,7 +42,8 @@ format: $(READY)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 # What `results` goes through, in this order; the last two train for hours without a graphics card.
-STUDIES ?= control ceiling detector_ceiling lattice identifiability shipped probes endpoints retrieval_curves ablation splits_compared
+STUDIES ?= control ceiling detector_ceiling lattice identifiability shipped probes endpoints retrieval_curves denoising \
+	restyling restyling_ablation ablation splits_compared
 # Weights, trained alike from several seeds, and folders of supervised networks: make results WEIGHTS="a b c"
 WEIGHTS ?= cimp-twin-s cimp-twin-s-seed1 cimp-twin-s-seed2
 SUPERVISED ?=
@@ -61,6 +62,9 @@ of_shipped = $(twin) $(weights)
 of_probes = $(twin) $(weights) $(SUPERVISED:%=--supervised %) $(statistics)
 of_endpoints = $(twin) $(weights) $(statistics)
 of_retrieval_curves = $(twin) $(weights)
+of_denoising = $(twin) --work $(WORK)/denoising
+of_restyling = $(twin)
+of_restyling_ablation = $(twin) --work $(WORK)/restyling
 of_ablation = $(twin) --work $(WORK)/ablation --samples $(SAMPLES) --seeds $(SEEDS) --curves
 of_splits_compared = $(twin) --work $(WORK)/splits
 

@@ -1,0 +1,141 @@
+"""How long denoising takes: our network against careamics' Noise2Void inference and BM3D, in one run; or on a GPU.
+
+    python -m venv other && other/bin/pip install -e . careamics==0.3.5 bm3d==4.0.3
+    other/bin/python bench/denoise_speed.py --threads 2 [--sizes 512 2048] [--json FILE]
+    python bench/denoise_speed.py --device cuda          # frames a second at 512^2, 1024^2, 2048^2: our networks alone
+
+A second environment, as neither is a dependency. Median of the runs after one of warm-up; each from counts in memory to
+counts in memory, as its package offers it: what is done to a frame takes its time whatever it shows. careamics with its
+default network (32 channels, depth 2), whole frames where they fit 1024^2 and else its tiles. Without the shipped
+weights, ours are those of an untrained network of the same shape.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cimp_core.denoising.direct import DEFAULT_WEIGHTS, Direct
+from cimp_core.denoising.noise2void import Noise2Void, Noise2VoidConfig
+from cimp_core.errors import CimpError
+from cimp_core.metadata import Acquisition
+from cimp_core.models.denoiser import DoseNet, DoseNetConfig
+
+SETTINGS = Acquisition(2e-11, 2e-6, 0.021, 5e-11, 33.0, -1.2, 0.06)
+
+
+def frame(size: int) -> np.ndarray:
+    """A lattice under Poisson noise, some 10 electrons a pixel, (size, size) float32 counts."""
+    y, x = np.mgrid[:size, :size]
+    electrons = 10 + 6 * np.cos(2 * np.pi * x / 9) * np.cos(2 * np.pi * y / 11)
+    return (8000 + 400 * np.random.default_rng(0).poisson(electrons)).astype(np.float32)
+
+
+def ours(device: str):
+    """The direct network; untrained where the weights are not shipped."""
+    try:
+        method = Direct(device=device)
+        print(f"direct: weights {DEFAULT_WEIGHTS}")
+    except CimpError:
+        method = Direct(DoseNet(DoseNetConfig()), device=device)
+        print("direct: an untrained network, as no weights are shipped")
+    return lambda counts: method(counts, SETTINGS, 16.0)
+
+
+def our_noise2void():
+    """A Noise2Void of careamics' size, trained for one step: that changes no time."""
+    method = Noise2Void(steps=1, config=Noise2VoidConfig(width=32, depth=2)).fit_pool([frame(128)])
+    return lambda counts: method(counts)
+
+
+def careamics_noise2void():
+    """careamics' own prediction, after one step of training."""
+    from careamics import CAREamist
+    from careamics.config.factories import create_n2v_config
+
+    folder = tempfile.mkdtemp()
+    config = create_n2v_config("speed", "array", "YX", [64, 64], 8, num_epochs=1, num_steps=1)
+    careamist = CAREamist(config, work_dir=Path(folder), enable_progress_bar=False)
+    careamist.train(train_data=frame(256))
+
+    def run(counts):
+        tiles = {} if max(counts.shape) <= 1024 else {"tile_size": (512, 512), "tile_overlap": (48, 48)}
+        return careamist.predict(pred_data=counts, num_workers=0, **tiles)
+
+    return run
+
+
+def bm3d():
+    """BM3D with a known deviation of white noise."""
+    from bm3d import bm3d
+
+    return lambda counts: bm3d(counts.astype(float), 1300.0)
+
+
+def seconds(call, counts: np.ndarray, repeats: int, device: str) -> float:
+    """Median time of a call after one of warm-up; none for what takes minutes."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        call(counts)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+        if times[-1] > 60:
+            return times[-1]
+    return statistics.median(times[1:])
+
+
+def found_version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"no {package}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs="*")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", nargs="*", default=["direct", "noise2void", "careamics", "bm3d"])
+    parser.add_argument("--json", type=Path, help="write the times here as well")
+    arguments = parser.parse_args()
+    on_card = arguments.device != "cpu"
+    torch.set_num_threads(arguments.threads)
+    sizes = arguments.sizes or ([512, 1024, 2048] if on_card else [512, 2048])
+    makers = {"direct": lambda: ours(arguments.device), "noise2void": our_noise2void}
+    makers |= {"careamics": careamics_noise2void, "bm3d": bm3d}
+    names = ["direct"] if on_card else arguments.methods
+    where = torch.cuda.get_device_name() if on_card else f"{arguments.threads} threads"
+    about = f"torch {torch.__version__}, {where}, {found_version('careamics')}, {found_version('bm3d')}"
+    times: dict[str, dict[int, float]] = {}
+    for name in names:
+        try:
+            call = makers[name]()
+        except ImportError as error:
+            print(f"{name}: left out, {error}")
+            continue
+        times[name] = {size: seconds(call, frame(size), arguments.repeats, arguments.device) for size in sizes}
+        print(name, times[name], flush=True)
+    print(f"\n{about}\n\n| method | " + " | ".join(f"{s}^2 [s] | frames/s | times direct" for s in sizes) + " |")
+    print("|---" * (1 + 3 * len(sizes)) + "|")
+    for name, taken in times.items():
+        cells = [
+            f"{t:.4g} | {1 / t:.3g} | {t / times['direct'][size] if 'direct' in times else float('nan'):.2f}"
+            for size, t in taken.items()
+        ]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"about": about, "seconds": times}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
