@@ -24,7 +24,7 @@ from rich.table import Table
 
 from cimp_core.results import read_results
 from make_notebooks import fill_in_repository
-from results_table import results_table
+from results_table import PICTURES, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = "python3"
@@ -75,8 +75,8 @@ def self_contained(path: Path) -> None:
 def plotly_html(bundle: dict, name: str, first: bool) -> str:
     """A plotly figure as HTML, drawn by ``pages.js``; the first of a page also loads plotly's script.
 
-    ``layout.meta.alt`` is what a screen reader says. Plotly's own menus answer to a pointer only, so each becomes a
-    ``<select>`` above the figure, labelled by the menu's ``name``.
+    ``layout.meta.alt`` is what a screen reader says. Plotly's own menus and sliders answer to a pointer only, so each
+    becomes a ``<select>`` or an ``<input type="range">`` above the figure, labelled by its ``name``.
     """
     script = '<script src="../vendor/plotly.min.js"></script>\n' if first else ""
     layout = bundle.get("layout", {})
@@ -88,8 +88,17 @@ def plotly_html(bundle: dict, name: str, first: bool) -> str:
         )
         label = escape(menu.get("name") or "show")
         menus.append(f'<label>{label} <select data-of="{name}" autocomplete="off">{options}</select></label>')
+    for slider in layout.get("sliders", []):
+        active, last = slider.get("active", 0), len(slider["steps"]) - 1
+        label, first_value = escape(slider.get("name") or "step"), escape(slider["steps"][active]["label"])
+        menus.append(
+            f'<label>{label} <input type="range" data-of="{name}" min="0" max="{last}" value="{active}" '
+            f'autocomplete="off" aria-valuetext="{first_value}"> <output>{first_value}</output></label>'
+        )
     alt = escape(layout.get("meta", {}).get("alt", ""))
-    style = f"width: 100%; height: {layout.get('height', 450)}px"
+    # A width is the most that a figure takes; it follows a narrower page.
+    widest = f"max-width: {layout.pop('width')}px; " if layout.get("width") else ""
+    style = f"width: 100%; {widest}height: {layout.get('height', 450)}px"
     facts = json.dumps({key: bundle.get(key, {}) for key in ("data", "layout", "config")}).replace("</", "<\\/")
     return (
         f'{script}<div class="chart-menus">{"".join(menus)}</div>\n'
@@ -122,8 +131,10 @@ def stage(folder: Path) -> None:
     for name in ("pages.css", "pages.js"):  # every page loads what lies in _static
         (folder / "_static").mkdir(exist_ok=True)
         shutil.copy(ROOT / "book" / name, folder / "_static")
-    table = results_table(read_results(ROOT / "book" / "results.json"))
-    (folder / "book" / "results_table.md").write_text(table, encoding="utf-8")
+    rows = read_results(ROOT / "book" / "results.json")
+    for name, about_pictures in (("results_table", False), ("results_pictures_table", True)):
+        table = results_table(row for row in rows if (row["name"].split(".")[0] in PICTURES) == about_pictures)
+        (folder / "book" / f"{name}.md").write_text(table, encoding="utf-8")
     for page in [folder / "_config.yml", *folder.glob("book/*.md")]:
         page.write_text(fill_in_repository(page.read_text(encoding="utf-8")), encoding="utf-8")
     add_vendor(folder / "extra" / "vendor")

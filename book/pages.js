@@ -18,7 +18,9 @@
     const box = document.getElementById(holder.dataset.chart);
     const { data, layout, config } = JSON.parse(holder.textContent);
     const menus = layout.updatemenus || [];
+    const sliders = layout.sliders || [];
     delete layout.updatemenus; // the selects above the chart do their work: they answer to keys and to fingers
+    delete layout.sliders;
     const narrow = box.clientWidth < 500;
     for (const trace of narrow ? data : []) {
       if (trace.marker && trace.marker.colorbar) {
@@ -36,6 +38,14 @@
       select.addEventListener("change", () => {
         const button = menus[i].buttons[select.selectedIndex];
         Plotly[button.method](box, ...button.args);
+      });
+    });
+    document.querySelectorAll(`input[type=range][data-of="${box.id}"]`).forEach((input, i) => {
+      input.addEventListener("input", () => {
+        const step = sliders[i].steps[input.valueAsNumber];
+        input.setAttribute("aria-valuetext", step.label);
+        input.parentElement.querySelector("output").textContent = step.label;
+        Plotly[step.method](box, ...step.args);
       });
     });
   }

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
+PICTURES = ("denoise", "real", "style")
+"""First parts of the names of what is measured on re-rendered and denoised pictures: they have a page of their own."""
+
 
 def results_table(rows: Iterable[Mapping]) -> str:
     """Markdown tables of all rows, one for each first part of the dotted names, under a heading each.
