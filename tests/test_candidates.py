@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from cimp_core.models.candidates import BLOCKS, CANDIDATES, WIDTHS, candidates, gaussian, glow_transfer, noise_spectrum
+from cimp_core.models.candidates import (
+    BLOCKS,
+    CANDIDATES,
+    WIDTHS,
+    blocks,
+    candidates,
+    gaussian,
+    glow_transfer,
+    noise_spectrum,
+)
 from cimp_core.simulate.detector import after_glow
 
 
@@ -92,3 +101,13 @@ def test_gaussian_against_scipy():
     z = np.random.default_rng(0).normal(size=(1, 60, 70))
     ours = gaussian(torch.from_numpy(z), 2.4).numpy()[0]
     assert np.abs(ours - gaussian_filter(z[0], 2.4, mode="mirror", radius=7)).max() < 1e-10
+
+
+def test_blocks_keep_a_level_that_is_far_below_the_noise():
+    level = 0.2
+    z = level + torch.from_numpy(np.random.default_rng(0).normal(size=(1, 128, 128))).float()
+    one, none = torch.ones(1), torch.full((1,), 100.0)
+    kept = blocks(z, one, none, torch.full((1,), 16.0), 16, 4.0)
+    # The window lets part of a level leak into the lowest waves, which are taken for noise.
+    assert float(kept.mean()) > 0.5 * float(z.mean())
+    assert float(kept.std()) < 0.3

@@ -12,6 +12,7 @@ from cimp_core.denoising.direct import Direct
 from cimp_core.denoising.pairs import low_dose, prepare_scans
 from cimp_core.denoising.training import PROFILES, DoseSampler, dose_loss, train_direct
 from cimp_core.digital_twin import scan_of
+from cimp_core.models.candidates import CANDIDATES, WIDTHS
 from cimp_core.models.denoiser import CONDITION, DoseNet, DoseNetConfig
 
 NOTHING = cimp.Acquisition()
@@ -61,6 +62,42 @@ def test_means_over_regions_are_those_of_the_recording(scans, encoder):
     counts, settings = frame(scans)
     image, _ = Direct(steered(), encoder, "cpu")(counts, settings, 16)
     assert abs(image.mean() - counts.mean()) < 0.01 * counts.std()
+
+
+def leaning(channel: int, weight: float) -> DoseNet:
+    """An untrained network whose output has one of its maps raised everywhere."""
+    net = DoseNet(DoseNetConfig(width=8, deep=8, blocks=1)).eval()
+    with torch.no_grad():
+        net.head.bias[4 * channel : 4 * channel + 4] = weight
+    return net
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_correction_does_not_move_means_over_regions(scans, training):
+    counts, _ = frame(scans)
+    net = leaning(CANDIDATES, 20.0).train(training)
+    with torch.no_grad():
+        out = net(torch.from_numpy(np.stack([counts] * 2)), torch.zeros(2, CONDITION), torch.full((2,), 16.0))
+    raised = (out.image[0] * out.spread[0] + out.mean[0]).numpy()
+    for part in (np.s_[:48, :48], np.s_[48:, 48:]):
+        assert abs(raised[part].mean() - counts[part].mean()) < 0.1 * counts.std()
+
+
+def test_a_lattice_that_the_network_takes_away_is_put_back():
+    y, x = np.mgrid[:256, :256]
+    lattice = np.cos(2 * np.pi * x / 7.3) * np.cos(2 * np.pi * y / 9.1)
+    noisy = 1000 * (lattice + 2 * np.random.default_rng(0).normal(size=lattice.shape)) + 9000
+    net, counts = leaning(1 + len(WIDTHS), 30.0), torch.from_numpy(np.stack([noisy, noisy])).float()  # widest Gaussian
+
+    def kept() -> float:
+        with torch.no_grad():
+            out = net(counts, torch.zeros(2, CONDITION), torch.full((2,), 16.0))
+        picture = (out.image[0] * out.spread[0] + out.mean[0]).numpy()
+        return float((picture * lattice).mean() / (lattice**2).mean() / 1000)
+
+    assert kept() > 0.7
+    net.train()  # a crop is too small for that
+    assert kept() < 0.1
 
 
 def test_settings_steer_it_and_hidden_ones_do_not(scans, encoder):
