@@ -171,7 +171,7 @@ def test_training_overfits_a_batch_and_resumes(scans, encoder, tmp_path):
 
 
 def test_trust(encoder):
-    data = cimp.twin(60, 96)
+    data = cimp.twin(60, 256)  # the size for which the limit was set: one right pair in fifty is doubted
     believed, doubted = [], []
     for i in range(0, 60, 3):
         shot, fraction = scan_of(data, i)
@@ -182,8 +182,7 @@ def test_trust(encoder):
         found = trust.check(counts, wrong, absolute=True, model=encoder)
         doubted.append(found.verdict == "disagree")
         assert found.verdict == "agree" or set(found.doubted) <= set(found.acquisition.missing)
-    # Images of 96 pixels tell less than those of 256, for which one pair in fifty is doubted.
-    assert np.mean(believed) > 0.8
+    assert np.mean(believed) > 0.9
     assert np.mean(doubted) > 0.9
 
 
