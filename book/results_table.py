@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-PICTURES = ("denoise", "real", "style")
+PICTURES = ("blind", "denoise", "real", "style")
 """First parts of the names of what is measured on re-rendered and denoised pictures: they have a page of their own."""
 
 

@@ -21,7 +21,12 @@ MARKERS = "oDs^vPX*"
 
 
 def comparison(
-    images: Mapping[str, np.ndarray], truth: np.ndarray, pixel_size: float | None, *, panel: float = 2.0
+    images: Mapping[str, np.ndarray],
+    truth: np.ndarray,
+    pixel_size: float | None,
+    *,
+    against: str = "truth",
+    panel: float = 2.0,
 ) -> mpl.figure.Figure:
     """Images above their differences from the truth, which is the last column.
 
@@ -32,24 +37,26 @@ def comparison(
     truth : (h, w) array
     pixel_size : float or None
         [m]
+    against : str
+        What `truth` is, if another image has to stand for it: the recording, where nobody knows the truth.
     """
     for title, image in images.items():
         if np.shape(image) != np.shape(truth):
-            raise OutOfRangeError(f"{title} is {np.shape(image)}, the truth {np.shape(truth)}: crop them alike")
+            raise OutOfRangeError(f"{title} is {np.shape(image)}, the {against} {np.shape(truth)}: crop them alike")
     columns = len(images) + 1
     figure, grid = plt.subplots(2, columns, figsize=(columns * panel, 2 * panel + 0.5), layout="constrained")
     low, high = np.percentile(truth, (0.2, 99.8))
     high = max(high, low + 1e-9)
     for axes in grid.flat:
         axes.set_axis_off()
-    for column, (title, image) in enumerate([*images.items(), ("truth", truth)]):
+    for column, (title, image) in enumerate([*images.items(), (against, truth)]):
         grid[0, column].imshow(image, vmin=low, vmax=high, interpolation="nearest")
         grid[0, column].set_title(title, fontsize=9)
         _draw_scale_bar(grid[0, column], pixel_size, np.shape(truth))
     reach = (high - low) / 3
     for axes, image in zip(grid[1], images.values(), strict=False):
         drawn = axes.imshow(image - truth, vmin=-reach, vmax=reach, cmap="PuOr", interpolation="nearest")
-    figure.colorbar(drawn, cax=grid[1, -1].inset_axes([0.1, 0.02, 0.08, 0.96]), label="minus truth [counts]")
+    figure.colorbar(drawn, cax=grid[1, -1].inset_axes([0.1, 0.02, 0.08, 0.96]), label=f"minus {against} [counts]")
     return figure
 
 
@@ -159,15 +166,16 @@ def _grey(image: np.ndarray, low: float, high: float) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def before_after(frame: np.ndarray, images: Mapping[str, np.ndarray], truth: np.ndarray, *, steps: int = 21):
+def before_after(frame: np.ndarray, images: Mapping[str, np.ndarray], truth: np.ndarray | None, *, steps: int = 21):
     """Plotly figure of one area: the recording on the left of a line, a restored image or the truth on its right.
 
     A slider moves the line, a menu chooses what is on the right.
 
     Parameters
     ----------
-    frame, truth : (h, w) arrays
+    frame : (h, w) array
     images : mapping of name to (h, w) array
+    truth : (h, w) array or None
     steps : int
         Places of the line.
 
@@ -177,9 +185,10 @@ def before_after(frame: np.ndarray, images: Mapping[str, np.ndarray], truth: np.
     """
     import plotly.graph_objects as go
 
-    height, width = np.shape(truth)
-    low, high = np.percentile(truth, (0.2, 99.8))
-    pictures = {name.replace("_", " "): image for name, image in images.items()} | {"truth": truth}
+    height, width = np.shape(frame)
+    pictures = {name.replace("_", " "): image for name, image in images.items()}
+    pictures |= {} if truth is None else {"truth": truth}
+    low, high = np.percentile(next(iter(pictures.values())) if truth is None else truth, (0.2, 99.8))
     addresses = {name: _grey(image, low, high) for name, image in pictures.items()}
 
     def places(share: float) -> dict:
@@ -226,7 +235,7 @@ def before_after(frame: np.ndarray, images: Mapping[str, np.ndarray], truth: np.
         margin={"t": 60, "l": 10, "r": 10, "b": 10},
         meta={
             "alt": "One area of a specimen, left of a line as recorded, right of it as restored; a slider moves the "
-            "line, and a menu chooses the method or the truth."
+            "line, and a menu chooses what is on the right."
         },
     )
     return figure

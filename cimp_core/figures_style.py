@@ -16,10 +16,21 @@ from .dataset import Dataset
 from .figures import OKABE_ITO, quantity
 from .metadata import LABELS, PARAMETERS, UNITS, Acquisition
 from .metrics import mean_interval
-from .study.restyling_cases import CHANGED, SIGMAS, Case, cases_of, truth_of
+from .study.restyling_cases import CHANGED, SIGMAS, Case, cases_of, has_truth, truth_of
 
-__all__ = ["dose_slider", "loss_plot", "route_table", "similarity", "steps_figure", "virtual_and_real"]
+__all__ = [
+    "dose_slider",
+    "joint_table",
+    "loss_plot",
+    "read_table",
+    "route_table",
+    "similarity",
+    "steps_figure",
+    "virtual_and_real",
+]
 
+ROUTES = ("unchanged", "analytic", "generator", "rerender", "recording")
+JOINT_SCORES = ("ssim", "noise", "spectrum", "lattice")
 TERMS = ("lsgan (G)", "lsgan (D)", "cycle", "embedding", "identity")
 _LOGGED = ("adversarial", "critic", "cycle", "embedding", "identity")
 
@@ -78,10 +89,10 @@ def steps_figure(
 ) -> mpl.figure.Figure:
     """One image with each parameter alone at five places of its distribution; framed where it is the image itself.
 
-    A line a parameter for each of the `ways`, by title.
+    A line a parameter for each of the `ways`, by title; none of a parameter that is not known, or never changes.
     """
     cases = {case.change: case for case in cases_of(data, [index], train, joints=0)}
-    lines = [(name, title) for name in CHANGED for title in ways]
+    lines = [(name, title) for name in CHANGED if any(name in change for change in cases) for title in ways]
     size = (len(SIGMAS) * panel + 1.6, len(lines) * panel + 0.4)
     figure, grid = plt.subplots(len(lines), len(SIGMAS), figsize=size, squeeze=False, layout="constrained")
     own = data.image(index)
@@ -125,18 +136,30 @@ def virtual_and_real(cases: Sequence[Case], way: Render) -> mpl.figure.Figure:
 
 def route_table(rows: Iterable[Mapping], score: str, *, prefix: str = "style", digits: int = 2) -> pd.DataFrame:
     """A score of the results file as text "value [low, high]": a line a change, a column a route; empty if none."""
-    found: dict[str, dict[str, str]] = {}
-    for row in rows:
-        parts = row["name"].split(".")
-        wanted = parts[0] == prefix and parts[1] == score and len(parts) == 4 and row["value"] is not None
-        if wanted and parts[2] in (*CHANGED, "joint"):
-            low, high = (np.nan if row[k] is None else row[k] for k in ("low", "high"))
-            text = f"{row['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-            found.setdefault(parts[2], {})[parts[3]] = text
-    order = ("unchanged", "analytic", "generator", "rerender", "recording")
-    table = pd.DataFrame([found[c] for c in (*CHANGED, "joint") if c in found])
-    table.index = [c for c in (*CHANGED, "joint") if c in found]
-    return table[[c for c in order if c in table]]
+    return _by_route(rows, {c: f"{prefix}.{score}.{c}" for c in (*CHANGED, "joint")}, digits)
+
+
+def joint_table(rows: Iterable[Mapping], *, digits: int = 2) -> pd.DataFrame:
+    """Other scores of changes of all six settings at once: a line a score, a column a route; empty if none."""
+    return _by_route(rows, {s: f"style.{s}.joint" for s in JOINT_SCORES}, digits)
+
+
+def read_table(rows: Iterable[Mapping], *, digits: int = 2) -> pd.DataFrame:
+    """Errors of settings read back after changes of all six at once: a line a setting, a column a route."""
+    return _by_route(rows, {c: f"style.read.{c}.joint" for c in CHANGED}, digits)
+
+
+def _by_route(rows: Iterable[Mapping], lines: Mapping[str, str], digits: int) -> pd.DataFrame:
+    """Rows ``FIRST.ROUTE`` as text "value [low, high]", a line for each of the first parts of names."""
+    known, found = {row["name"]: row for row in rows if row["value"] is not None}, {}
+    for line, first in lines.items():
+        for route in ROUTES:
+            if row := known.get(f"{first}.{route}"):
+                low, high = (np.nan if row[k] is None else row[k] for k in ("low", "high"))
+                text = f"{row['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+                found.setdefault(line, {})[route] = text
+    table = pd.DataFrame.from_dict(found, orient="index")
+    return table[[route for route in ROUTES if route in table]]
 
 
 def dose_slider(
@@ -150,12 +173,13 @@ def dose_slider(
 ) -> go.Figure:
     """The same area at any dwell time (slider) and current (menu): rendered, and beside it really recorded.
 
-    Every picture is in the figure, so that it works on a page without a network: 15 kB a pair or so.
+    Where nobody can record it again, the image itself stands there. Every picture is in the figure, so that it works
+    on a page without a network: 15 kB a pair or so.
 
     Parameters
     ----------
     data : Dataset
-        A twin, or a view of one.
+        An image of it is shown; of a twin, it is recorded again.
     way : callable
         ``way(frame, source, target)`` -> counts.
     edge : int
@@ -168,7 +192,8 @@ def dose_slider(
     for current in currents:
         for dwell in dwell_times:
             target = own.replace(dwell_time=dwell, beam_current=current)
-            pair = way(frame, own, target)[part], truth_of(data, index, target)[1][part]
+            beside = truth_of(data, index, target)[1] if has_truth(data) else frame
+            pair = way(frame, own, target)[part], beside[part]
             pictures[current, dwell] = _uri(np.hstack([pair[0], np.full((len(pair[0]), 6), np.nan), pair[1]]))
     nearest = [int(np.argmin(np.abs(np.log(np.array(v) / o)))) for v, o in (
         (dwell_times, own.dwell_time), (currents, own.beam_current))]  # fmt: skip
@@ -189,9 +214,8 @@ def dose_slider(
         }
         for k, c in enumerate(currents)
     ]
-    words = (
-        f"left: rendered from {quantity(own.dwell_time, 's', 3)}, {quantity(own.beam_current, 'A', 3)}; right: recorded"
-    )
+    words = f"left: rendered from {quantity(own.dwell_time, 's', 3)}, {quantity(own.beam_current, 'A', 3)}; right: "
+    words += "recorded" if has_truth(data) else "as it is"
     figure.update_layout(
         sliders=[{
             "steps": steps, "active": nearest[0], "name": "dwell time", "currentvalue": {"prefix": "dwell time: "},

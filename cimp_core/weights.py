@@ -60,7 +60,7 @@ WEIGHTS: dict[str, Shipped] = {
         "cimp-twin-s-seed2.safetensors", "e73487fcacab08fd612b0c7740e41db3555480f34b32c1a3c86926dbec5ae5e1"
     ),
     "cimp-dose-s": Shipped(
-        "cimp-dose-s.safetensors", "7e6b545b0370c21830085855c7987a6144af7893c5f7877d8ea5881d5a28c127"
+        "cimp-dose-s.safetensors", "dc9a7ce92c2932ad93bfe857bbc653973f4b071152e60f3f83fe671aa7f5f426"
     ),
     "cimp-style-s": Shipped(
         "cimp-style-s.safetensors", "719d443701c0a140bb8820309eef28d502fe062ef164d2a8d28037f1afbf85d7"

@@ -12,6 +12,7 @@ from cimp_core.models.candidates import (
     candidates,
     gaussian,
     glow_transfer,
+    local_noise,
     noise_spectrum,
 )
 from cimp_core.simulate.detector import after_glow
@@ -101,6 +102,27 @@ def test_gaussian_against_scipy():
     z = np.random.default_rng(0).normal(size=(1, 60, 70))
     ours = gaussian(torch.from_numpy(z), 2.4).numpy()[0]
     assert np.abs(ours - gaussian_filter(z[0], 2.4, mode="mirror", radius=7)).max() < 1e-10
+
+
+def test_local_noise_follows_the_brightness():
+    rng = np.random.default_rng(0)
+    bright = np.r_[np.full(128, 4.0), np.full(128, 36.0)]
+    scale = local_noise(torch.from_numpy(rng.poisson(np.tile(bright, (256, 1))).astype(np.float32))[None])[0].numpy()
+    assert (scale[:, 192:].mean() / scale[:, :64].mean()) == pytest.approx(3, rel=0.05)
+    assert (scale**2).mean() == pytest.approx(1, rel=0.01)
+
+
+def test_a_faint_lattice_in_the_dark_is_kept_beside_a_bright_part():
+    """Noise of the bright half would hide it, if the whole field had one threshold."""
+    y, x = np.mgrid[:256, :256]
+    lattice = np.cos(2 * np.pi * x / 7.3) * np.cos(2 * np.pi * y / 9.1) * (x < 128)
+    expected = np.where(x < 128, 4 + 0.6 * lattice, 150.0)
+    counts = np.random.default_rng(0).poisson(expected).astype(np.float32)
+    seen = candidates(torch.from_numpy(counts)[None], torch.tensor([16.0]))
+    field = (seen.images[0, -1] * seen.spread[0]).numpy()  # the widest blocks, the highest threshold
+    assert (field * lattice).sum() / (lattice**2).sum() > 0.5 * 0.6
+    one = blocks(seen.images[:, 1], seen.noise.square(), seen.ratio, torch.tensor([16.0]), 256, BLOCKS[-1][1])
+    assert (one[0].numpy() * float(seen.spread[0]) * lattice).sum() / (lattice**2).sum() < 0.15 * 0.6
 
 
 def test_blocks_keep_a_level_that_is_far_below_the_noise():

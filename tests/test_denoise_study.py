@@ -1,5 +1,7 @@
 """The study of denoisers: cases are what they claim to be, tables go on after a stop, rows say what was measured."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,17 +11,46 @@ from cimp_core.denoising.classical import Gaussian
 from cimp_core.denoising.oracle import OracleGaussian
 from cimp_core.denoising.pairs import bright_electrons
 from cimp_core.errors import OutOfRangeError, SchemaError
-from cimp_core.results import row_faults
+from cimp_core.metrics import bootstrap_interval
+from cimp_core.results import read_results, row_faults
 from cimp_core.simulate.detector import record
-from cimp_core.study import denoising_scores
+from cimp_core.study import denoising_cases, denoising_scores
 from cimp_core.study.denoising import SHIFT, Checked, Raw, evaluate, methods, read_tables
 from cimp_core.study.denoising_cases import LADDER, Cases, chosen_images, make_cases
-from cimp_core.study.denoising_rows import ENDPOINTS, denoising_rows, dose_name, endpoint_lines, endpoint_table, paired
+from cimp_core.study.denoising_rows import (
+    ENDPOINTS,
+    across,
+    curve,
+    denoising_rows,
+    dose_name,
+    endpoint_lines,
+    endpoint_table,
+    median_interval,
+    paired,
+)
 
 
 @pytest.fixture(scope="module")
 def data():
     return cimp.twin(images=240, size=96, seed=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scanned_once():
+    """Several tests choose among the same areas: none is scanned twice with the image's own settings."""
+    seen, scan = {}, denoising_cases.scan_of
+
+    def scan_of(data, index, acquisition=None):
+        if acquisition is not None:
+            return scan(data, index, acquisition)
+        key = (data.path, int(data.indices[index]))
+        if key not in seen:
+            seen[key] = scan(data, index)
+        return seen[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(denoising_cases, "scan_of", scan_of)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +241,53 @@ def test_ratios_are_paired_and_endpoints_are_met_by_the_lower_end():
     line = endpoint_table(denoising_rows(told, "v")).loc["wrong_checked_over.direct_without_metadata.4e"]
     assert line.met == "yes" and line.value == pytest.approx(2.5, rel=0.03)
     assert len(endpoint_lines(rows)) == 2 and endpoint_lines(rows)[0].endswith(": met")
+
+
+def test_no_row_that_nothing_shows_is_written_or_committed():
+    table = made_up(np.random.default_rng(0), 5.0, 2.0, doses=(4.0, 16.0, 250.0))
+    others = [
+        table.replace({"noise2void": name}) for name in ("gaussian", "direct_wrong", "direct_shifted", "direct_f64")
+    ]
+    table = pd.concat([table, *others], ignore_index=True).assign(f1=0.5, bias=0.1, psnr=20.0, ssim=0.5)
+    made = {row["name"] for row in denoising_rows(table, "v")}
+    book = Path(__file__).resolve().parents[1] / "book" / "results.json"
+    committed = {row["name"] for row in read_results(book) if row["name"].startswith("denoise.")}
+    for names in (made, committed):
+        assert {name for name in names if "_over." in name} <= set(ENDPOINTS)
+        assert {name.split(".")[-1] for name in names if name.startswith(("denoise.f1.", "denoise.bias."))} == {"16e"}
+        assert not [name for name in names if name.split(".")[-2].endswith(("_wrong", "_shifted", "_f64"))]
+    assert {"denoise.psnr.gaussian.250e", "denoise.dose_gain.gaussian.250e", "denoise.ssim.gaussian.4e"} <= made
+    assert "denoise.ssim.gaussian.250e" not in made and "denoise.dose_gain_over.gaussian.4e" not in made
+
+
+def test_rows_as_curves_and_as_tables():
+    table = made_up(np.random.default_rng(0), 5.0, 2.0, doses=(4.0, 16.0)).assign(f1=0.5, fringe=np.nan)
+    rows = {row["name"]: row for row in denoising_rows(table, "v")}
+    found = curve(rows, ["noise2void", "direct", "magic"], (4.0, 8.0, 16.0))
+    assert list(zip(found["method"], found["electrons"], strict=True)) == [
+        ("noise2void", 4.0), ("noise2void", 16.0), ("direct", 4.0), ("direct", 16.0)
+    ]  # fmt: skip
+    assert (found["low"] < found["value"]).all() and (found["value"] < found["high"]).all()
+    assert found["value"].iloc[2] == rows["denoise.dose_gain.direct.4e"]["value"]
+    assert curve({}, ["direct"], (4.0,)).empty
+    side = across(rows, ["direct", "magic"], ["f1", "fringe"])
+    assert side.loc["direct", "f1"] == 0.5 and side.drop(columns="f1").isna().all(axis=None)
+    assert np.isnan(side.loc["magic", "f1"])
+
+
+@pytest.mark.parametrize("count", [41, 300])
+def test_fast_interval_of_a_median_is_the_general_one(count):
+    rng = np.random.default_rng(count)
+    clusters, values = rng.integers(0, 30, count), rng.normal(size=count).round(1)  # some of them equal
+    for seed in (0, 4):
+        fast, general = (
+            median_interval(clusters, values, seed=seed),
+            bootstrap_interval(np.median, clusters, values, seed=seed),
+        )
+        np.testing.assert_allclose(fast, general, rtol=1e-12)
+    alone = median_interval(np.arange(count), values), bootstrap_interval(np.median, np.arange(count), values)
+    np.testing.assert_allclose(*alone, rtol=1e-12)
+    assert np.isnan(median_interval(np.zeros(5), np.ones(5))).all() and np.isnan(median_interval([], [])).all()
 
 
 def test_rows_of_measured_tables(cases, tables):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cimp_core as cimp
-from cimp_core.denoising.tiles import BLEND, cast, denoise_frame, read_rows, spans
+from cimp_core.denoising.tiles import BLEND, TILE, cast, denoise_frame, read_rows, spans
 from cimp_core.errors import OutOfRangeError
 from cimp_core.metadata import Acquisition
 
@@ -89,14 +89,14 @@ def test_integers_are_rounded_and_clipped(dtype):
 
 
 def test_a_lazy_frame_is_read_by_rows_and_memory_stays_bounded():
-    rows, columns, asked = 4096, 2048, []
+    rows, columns, asked = 8192, 2048, []
 
     def block(block_info=None):
         first = block_info[None]["array-location"][0][0]
         asked.append(first)
         return np.full((128, columns), first, np.float32)
 
-    frame = da.map_blocks(block, chunks=((128,) * 32, (columns,)), dtype=np.float32, meta=np.empty((0, 0), np.float32))
+    frame = da.map_blocks(block, chunks=((128,) * 64, (columns,)), dtype=np.float32, meta=np.empty((0, 0), np.float32))
     out = np.empty((rows, columns), np.float32)
     method = Blur(deviation=False)
     frame[:1].compute()  # what dask imports is no part of it
@@ -104,8 +104,8 @@ def test_a_lazy_frame_is_read_by_rows_and_memory_stays_bounded():
     denoise_frame(read_rows(frame), method, Acquisition(), 16.0, out)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    held = (256 + BLEND + 2 * method.margin) * columns * 4
-    # The rows of a strip, what dask joins them from, its sum, the rows carried over: never the frame, of 33.5 MB.
+    held = (TILE + BLEND + 2 * method.margin) * columns * 4
+    # The rows of a strip, what dask joins them from, its sum, the rows carried over: never the frame, of 67 MB.
     assert peak < 6 * held < rows * columns * 4 / 2
     assert min(asked) == 0 and max(asked) == rows - 128
 

@@ -12,6 +12,7 @@ from cimp_core.denoising.direct import Direct
 from cimp_core.denoising.pairs import low_dose, prepare_scans
 from cimp_core.denoising.training import PROFILES, DoseSampler, dose_loss, train_direct
 from cimp_core.digital_twin import scan_of
+from cimp_core.models import denoiser
 from cimp_core.models.candidates import CANDIDATES, WIDTHS
 from cimp_core.models.denoiser import CONDITION, DoseNet, DoseNetConfig
 
@@ -83,11 +84,13 @@ def test_a_correction_does_not_move_means_over_regions(scans, training):
         assert abs(raised[part].mean() - counts[part].mean()) < 0.1 * counts.std()
 
 
-def test_a_lattice_that_the_network_takes_away_is_put_back():
+@pytest.mark.parametrize("training", [True, False])
+def test_a_lattice_that_the_network_takes_away_is_put_back(training, monkeypatch):
     y, x = np.mgrid[:256, :256]
     lattice = np.cos(2 * np.pi * x / 7.3) * np.cos(2 * np.pi * y / 9.1)
     noisy = 1000 * (lattice + 2 * np.random.default_rng(0).normal(size=lattice.shape)) + 9000
     net, counts = leaning(1 + len(WIDTHS), 30.0), torch.from_numpy(np.stack([noisy, noisy])).float()  # widest Gaussian
+    net.train(training)
 
     def kept() -> float:
         with torch.no_grad():
@@ -96,7 +99,7 @@ def test_a_lattice_that_the_network_takes_away_is_put_back():
         return float((picture * lattice).mean() / (lattice**2).mean() / 1000)
 
     assert kept() > 0.7
-    net.train()  # a crop is too small for that
+    monkeypatch.setattr(denoiser, "STANDS_OUT", 1e9)
     assert kept() < 0.1
 
 
@@ -145,6 +148,16 @@ def test_loss_is_minus_the_logarithm_of_the_gain():
     image = out.image * out.spread[:, None, None] + out.mean[:, None, None]
     gain = ((counts - truth) ** 2).mean((1, 2)) / ((image - truth) ** 2).mean((1, 2))
     assert float(scalars["log_gain"]) == pytest.approx(float(gain.log().mean()), abs=0.05)
+
+
+@pytest.mark.parametrize("bias", [-60.0, -8.0, 20.0])
+def test_a_deviation_that_is_far_off_is_pulled_back(bias):
+    net = leaning(CANDIDATES + 1, bias).train()
+    counts = torch.from_numpy(np.random.default_rng(0).poisson(30, (2, 64, 64)).astype(np.float32))
+    truth, factor = torch.full((2, 64, 64), 30.0), torch.full((2,), 16.0)
+    dose_loss(net, counts, truth, torch.zeros(2, CONDITION), factor)[0].backward()
+    pull = net.head.bias.grad[4 * (CANDIDATES + 1) :]
+    assert (pull * np.sign(bias) > 1e-3).all()
 
 
 def test_training_overfits_a_batch_and_resumes(scans, encoder, tmp_path):

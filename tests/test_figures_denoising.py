@@ -38,6 +38,18 @@ def test_images_stand_above_their_differences_from_the_truth(truth):
         figures_denoising.comparison({"a": truth[1:]}, truth, None)
 
 
+def test_without_a_truth_the_recording_stands_for_it(truth):
+    figure = figures_denoising.comparison({"restored": truth - 5}, truth, None, against="recording")
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == ["restored", "recording", ""]
+    np.testing.assert_allclose(shown[2].images[0].get_array(), -5)
+    bars = [child for axes in figure.axes for child in axes.child_axes]
+    assert [bar.get_ylabel() for bar in bars] == ["minus recording [counts]"]
+    chart = figures_denoising.before_after(truth + 9, {"a": truth}, None, steps=3)
+    (menu,) = chart.layout.updatemenus
+    assert [button.label for button in menu.buttons] == ["a"]
+
+
 def test_gains_are_drawn_with_their_intervals():
     table = pd.DataFrame(
         [("a", 4.0, 8.0, 6.0, 9.0), ("a", 1.0, 4.0, 3.0, 5.0), ("b_c", 1.0, 2.0, np.nan, np.nan)],

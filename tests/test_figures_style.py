@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from real_schema_files import settings, write_real
 
 import cimp_core as cimp
 from cimp_core import figures_style
@@ -71,6 +72,12 @@ def test_table_of_routes_takes_the_rows_of_its_score_alone():
     assert list(table.index) == ["beam_current", "joint"] and list(table.columns) == ["unchanged", "generator"]
     assert table.loc["joint", "generator"] == "21.2 [20.0, nan]"
     assert figures_style.route_table([], "psnr").empty
+    names = ["style.read.dwell_time.joint.generator", "style.noise.joint.analytic", "style.noise.dwell_time.analytic"]
+    rows = [{"name": n, **row} for n in names]
+    read, other = figures_style.read_table(rows), figures_style.joint_table(rows)
+    assert list(read.index) == ["dwell_time"] and list(read.columns) == ["generator"]
+    assert list(other.index) == ["noise"] and list(other.columns) == ["analytic"]
+    assert figures_style.read_table([]).empty
 
 
 def test_slider_holds_every_picture_rendered_beside_recorded(parts):
@@ -94,3 +101,23 @@ def test_slider_holds_every_picture_rendered_beside_recorded(parts):
     assert picture.shape == (48, 102, 3)
     assert picture[:, :44].max() < 30 and picture[:, 60:].max() > 100  # nothing was rendered, something was recorded
     assert "rendered from" in figure.layout.meta["alt"] and len(figure.to_json()) < 100_000
+    assert figure.layout.meta["alt"].endswith("right: recorded.")
+
+
+def test_of_a_file_without_truth_only_renderings_are_shown(tmp_path):
+    from PIL import Image
+
+    raw = settings(3)
+    raw[:, 5] = np.nan
+    path = write_real(tmp_path / "a.h5", raw=raw, edges=(64,))
+    train, _, test = cimp.open_dataset(path).split("session", val=0.34, test=0.34, seed=0)
+    figure = figures_style.steps_figure(test, 0, train, {"rendered": lambda case: case.frame})
+    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert len(labels) * len(SIGMAS) == len(figure.axes) and not any("offset" in label for label in labels)
+    assert any("gain" in label for label in labels) and not any("convergence" in label for label in labels)
+    figure = figures_style.dose_slider(
+        test, 0, lambda frame, *_: np.zeros_like(frame, float), dwell_times=(1e-6,), currents=(5e-11,), edge=48
+    )
+    assert figure.layout.meta["alt"].endswith("right: as it is.")
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(figure.data[0].source.split(",")[1]))))
+    assert picture[:, :44].max() < 30 and picture[:, 60:].max() > 100

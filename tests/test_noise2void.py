@@ -135,7 +135,7 @@ def error(image, truth):
 
 def test_error_falls_on_a_twin_image_at_4_electrons(low):
     settings, counts, truth = low
-    method = Noise2Void(steps=150, config=SMALL)
+    method = Noise2Void(steps=110, config=SMALL)
     image, deviation = method(counts, settings, 16)
     assert deviation is None and image.dtype == np.float32 and image.shape == counts.shape
     assert error(image, truth) < 0.5 * error(counts, truth)

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import cimp_core as cimp
+from cimp_core.digital_twin import scan_of
 from cimp_core.errors import OutOfRangeError
 from cimp_core.metadata import PARAMETERS, Acquisition, Normalizer
 from cimp_core.models import Cimp, CimpConfig, Translator, TranslatorConfig
 from cimp_core.renderer import Renderer
 from cimp_core.results import row_faults
-from cimp_core.study import restyling, restyling_ablation
+from cimp_core.study import restyling, restyling_ablation, restyling_cases
 from cimp_core.study.restyling import (
     chosen_images,
     evaluate,
@@ -41,7 +42,7 @@ def renderer():
 
 @pytest.fixture(scope="module")
 def cases(parts):
-    return list(cases_of(parts[2], [0, 3, 5], parts[0], joints=1, draws=2))
+    return list(cases_of(parts[2], [0, 3, 5], parts[0], joints=1, draws=1))
 
 
 def test_each_parameter_moves_alone_to_steps_of_its_own_distribution(parts):
@@ -85,6 +86,36 @@ def test_truth_keeps_the_beam_where_it_was_and_has_the_recording_for_a_draw(part
         truth_of(whole, i, own)[0], truth_of(whole, i, longer)[0], cimp.reacquire(whole, i, longer, noise=False)
     )  # fmt: skip
     assert np.std(after - before) < 0.5 * np.std(again - before)
+
+
+def test_a_scan_is_shared_by_cases_of_the_same_optics_and_by_no_others(parts, monkeypatch):
+    data, asked = parts[2], []
+
+    def watched(data, index, acquisition):
+        asked.append((index, acquisition))
+        return scan_of(data, index, acquisition)
+
+    monkeypatch.setattr(restyling_cases, "scan_of", watched)
+    monkeypatch.setattr(restyling_cases, "_scans", {})
+    own = data.acquisition(2)
+    targets = [own, own.replace(detector_gain=own.detector_gain + 1), own.replace(dwell_time=2 * own.dwell_time)]
+    targets += [
+        own.replace(beam_current=2 * own.beam_current),
+        own.replace(convergence_angle=0.9 * own.convergence_angle),
+    ]
+    targets.append(own.replace(inner_collection_angle=1.1 * own.inner_collection_angle))
+    found = [truth_of(data, 2, target) for target in targets]
+    assert len(asked) == 4
+    truth_of(data, 3, data.acquisition(3))
+    assert len(asked) == 5
+    for target, (expected, recording) in zip(targets, found, strict=True):
+        restyling_cases._scans.clear()
+        alone = truth_of(data, 2, target)
+        np.testing.assert_array_equal(alone[0], expected)
+        np.testing.assert_array_equal(alone[1], recording)
+    monkeypatch.setattr(restyling_cases, "KEPT", 1)
+    truth_of(data, 2, targets[3])
+    assert len(restyling_cases._scans) == 1
 
 
 def test_scores_are_best_for_the_truth_and_see_what_they_are_for(cases):
@@ -139,7 +170,10 @@ def test_rows_of_all_routes(parts, renderer, cases):
     wanted = parts[0].normalizer.normalize(np.array([c.target.vector() for c in cases if c.change == "joint"]))
     expected = np.abs(wanted[:, 4]).mean()
     assert by_name["style.read.detector_gain.joint.unchanged"]["value"] == pytest.approx(expected, abs=1e-5)
-    assert "style.gap.own.generator" in by_name and "style.read.dwell_time.detector_gain.generator" not in by_name
+    assert "style.gap.own.generator" in by_name and "style.ssim.joint.analytic" in by_name
+    # Of a parameter alone the book shows these two, and nothing of single steps or of what was not changed with it.
+    alone = {name.split(".")[1] for name in by_name if set(name.split(".")) & set(CHANGED) and ".joint." not in name}
+    assert alone == {"psnr", "histogram"} and all(name.count(".") == 3 for name in by_name if ".read." not in name)
 
 
 def test_arithmetic_beats_leaving_the_image_as_it_is_for_gain_and_offset(parts, renderer):
@@ -185,8 +219,10 @@ def test_reader_reads_what_it_learnt_to_read():
     train, val, test = (Shown(rng.uniform(-2, 2, n)) for n in (150, 40, 20))
     reader = Reader(train, val, most=140)
     assert len(reader.features[0]) == 140 and len(reader.features[1]) == 28
+    reader.targets[0][:, :5] = np.nan  # of which nothing was known to learn
     read = reader([reader.look(test.image(i)) for i in range(len(test))])
     assert read.shape == (20, 7) and np.abs(read[:, 5] - test.metadata[:, 5]).max() < 0.4
+    assert np.isnan(read[:, :5]).all() and np.isfinite(read[:, 5:]).all()
 
 
 def write_sweep(path, data, name, values, dtype=np.uint16):
@@ -260,12 +296,12 @@ def test_the_command_writes_rows_of_a_sweep(parts, tmp_path, monkeypatch, capsys
 
 def test_variants_are_trained_alike_but_for_what_they_lack_and_scored_side_by_side(parts, tmp_path, renderer):
     base = restyling_ablation.PROFILES["smoke"]
-    configs = {n: restyling_ablation.variant_config(n, base, 8) for n in restyling_ablation.VARIANTS}
+    configs = {n: restyling_ablation.variant_config(n, base, 4) for n in restyling_ablation.VARIANTS}
     for name, config in configs.items():
         different = {f for f in vars(base) if getattr(config, f) != getattr(configs["reference"], f)}
         assert different == set(restyling_ablation.VARIANTS[name])
     encoder = renderer.conditioner.encoder
-    made = restyling_ablation.train_variants(parts[0], parts[1], base, 8, tmp_path, encoder=encoder)
+    made = restyling_ablation.train_variants(parts[0], parts[1], base, 4, tmp_path, encoder=encoder)
     assert set(made) == set(configs) and made["no_condition"].translator.config.condition == 0
     rows = restyling_ablation.variant_rows(made, parts[0], parts[1], COMMON, images=2)
     names = {r["name"] for r in rows}

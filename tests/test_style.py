@@ -149,22 +149,29 @@ def without_times(path):
     return [{k: v for k, v in json.loads(line).items() if k != "per_second"} for line in path.read_text().splitlines()]
 
 
-def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(train, encoder, tmp_path):
-    whole = train_style(train, QUICK, tmp_path / "whole", encoder=encoder)
+@pytest.fixture(scope="module")
+def whole(train, encoder, tmp_path_factory):
+    """An uninterrupted run, and the folder that it was made in."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train_style(train, QUICK, folder, encoder=encoder), folder
+
+
+def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(train, encoder, whole, tmp_path):
+    whole, folder = whole
     train_style(train, QUICK, tmp_path / "parts", encoder=encoder, stop=2)
     parts = train_style(train, QUICK, tmp_path / "parts", encoder=encoder)
     assert torch.equal(flat(whole.translator), flat(parts.translator))
-    ours, theirs = (load_checkpoint(tmp_path / n / "checkpoint.pt") for n in ("whole", "parts"))
+    ours, theirs = (load_checkpoint(f / "checkpoint.pt") for f in (folder, tmp_path / "parts"))
     assert all(torch.equal(v, theirs["model"][k]) for k, v in ours["model"].items())  # the critic among them
-    assert without_times(tmp_path / "whole/log.jsonl") == without_times(tmp_path / "parts/log.jsonl")
+    assert without_times(folder / "log.jsonl") == without_times(tmp_path / "parts/log.jsonl")
     with pytest.raises(SchemaError, match="cycle"):
         train_style(train, dataclasses.replace(QUICK, cycle=2.0), tmp_path / "parts", encoder=encoder)
 
 
-def test_the_mean_of_the_weights_is_what_is_returned(train, encoder, tmp_path):
-    mean = train_style(train, QUICK, tmp_path / "mean", encoder=encoder)
+def test_the_mean_of_the_weights_is_what_is_returned(train, encoder, whole):
+    mean, folder = whole
     last = train_style(train, dataclasses.replace(QUICK, ema_half_life=0), encoder=encoder)
-    state = load_checkpoint(tmp_path / "mean/checkpoint.pt")
+    state = load_checkpoint(folder / "checkpoint.pt")
     own = torch.cat([v.flatten() for k, v in state["model"].items() if k.startswith("translator.")])
     assert torch.equal(own, flat(last.translator))  # the mean does not change what is learnt
     assert torch.equal(torch.cat([v.flatten() for v in state["mean"].values()]), flat(mean.translator))

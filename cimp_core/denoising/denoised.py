@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import OutOfRangeError
 from ..metadata import PARAMETERS, Acquisition
-from .checks import Warned, check_factor, check_pixels, check_shape, check_training_range, look_through
+from .checks import check_factor, check_shape, check_training_range
 from .exposure import exposure
-from .methods import describe, fitted, learnt_from_twin, resolve, uses_settings
+from .job import Job, fit, usable
+from .methods import describe, learnt_from_twin, resolve, uses_settings
 from .result import NODE, Denoised, like
+from .series import denoise_series
 from .tiles import BLEND, TILE, denoise_frame, read_rows
 
 if TYPE_CHECKING:
@@ -26,36 +27,6 @@ __all__ = ["NODE", "Denoised", "denoise"]
 SETTINGS = ("check", "trust", "ignore")
 
 _SAMPLE = 512  # px; of a larger frame, this much of its middle tells the noise and the settings
-
-
-@dataclass
-class _Job:
-    """One call: the input as arrays and facts, and what is found out on the way."""
-
-    signal: Signal2D
-    acquisition: Acquisition
-    name: str
-    path: str | None
-    instrument: Any
-    absolute: bool  # whether the intensities are on the scale that settings were learnt with
-    factor: float
-    method: Callable
-    tile: int
-    keep_dtype: bool
-    anyway: bool
-    notes: list[str] = field(default_factory=list)
-    warned: Warned = field(default_factory=Warned)
-
-    @property
-    def frames(self) -> Any:
-        """(frames, h, w) numpy or dask array."""
-        data = self.signal.data
-        return data if data.ndim == 3 else data[None]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the result."""
-        return self.signal.data.dtype if self.keep_dtype else np.dtype(np.float32)
 
 
 def denoise(
@@ -126,7 +97,7 @@ def denoise(
     if settings not in SETTINGS:
         raise OutOfRangeError(f"settings={settings!r}: it must be one of {', '.join(SETTINGS)}")
     factor = check_factor(dose_factor)
-    job = _Job(
+    job = Job(
         **_take(shot), factor=factor, method=resolve(method, seed), tile=tile, keep_dtype=keep_dtype, anyway=anyway
     )
     _check_signal(job)
@@ -161,7 +132,7 @@ def _take(shot: Any) -> dict[str, Any]:
     return {"signal": signal, "acquisition": Acquisition(missing=dict.fromkeys(PARAMETERS, what)), **facts}
 
 
-def _check_signal(job: _Job) -> None:
+def _check_signal(job: Job) -> None:
     """Raise, or warn, of what can be told without looking at the pixels."""
     from ..microscope.hspy import image_fault
 
@@ -178,7 +149,7 @@ def _check_signal(job: _Job) -> None:
         job.warned.add(f"{text}; denoised twice, its noise is not what a method expects")
 
 
-def _record(job: _Job, seed: int) -> dict[str, Any]:
+def _record(job: Job, seed: int) -> dict[str, Any]:
     from .. import __version__
 
     return {
@@ -202,7 +173,7 @@ def _sample(frames: Any) -> np.ndarray | None:
     return None
 
 
-def _judge(job: _Job, settings: str, record: dict[str, Any]) -> Acquisition:
+def _judge(job: Job, settings: str, record: dict[str, Any]) -> Acquisition:
     """Settings to use; the record gets them, why others are not, and what the noise says."""
     sample = _sample(job.frames)
     if sample is not None:
@@ -230,7 +201,7 @@ def _judge(job: _Job, settings: str, record: dict[str, Any]) -> Acquisition:
     return used
 
 
-def _say_settings(job: _Job, told: dict[str, Any]) -> None:
+def _say_settings(job: Job, told: dict[str, Any]) -> None:
     if told["ignored"]:
         names = ", ".join(told["ignored"])
         job.warned.add(f"{job.name}: the settings disagree with the picture; denoised without {names}")
@@ -239,11 +210,9 @@ def _say_settings(job: _Job, told: dict[str, Any]) -> None:
         job.warned.add(f"{job.name}: {names} not known")
 
 
-def _run(job: _Job, used: Acquisition, out: np.ndarray, record: dict, progress: Callable | None) -> np.ndarray | None:
+def _run(job: Job, used: Acquisition, out: np.ndarray, record: dict, progress: Callable | None) -> np.ndarray | None:
     """Fill `out`; return the deviation, if the method gives one."""
     if job.signal.data.ndim == 3 and len(job.signal.data) > 1:
-        from .series import denoise_series
-
         return denoise_series(job, used, out, record, progress)
     frames = job.frames
     rows = read_rows(frames[0])
@@ -253,15 +222,3 @@ def _run(job: _Job, used: Acquisition, out: np.ndarray, record: dict, progress: 
     method = fit(job.method, rows, target.shape)
     deviation = denoise_frame(rows, method, used, job.factor, target, tile=job.tile, progress=progress)
     return deviation if deviation is None or out.ndim == 2 else deviation[None]
-
-
-def usable(job: _Job, rows: Callable, name: str) -> bool:
-    """Whether a frame has anything to denoise; raises where it cannot be denoised."""
-    dtype = job.signal.data.dtype
-    pixels = look_through(rows, tuple(job.signal.data.shape[-2:]), dtype)
-    return check_pixels(pixels, name, job.keep_dtype and dtype.kind in "ui", job.warned)
-
-
-def fit(method: Callable, rows: Callable, shape: tuple[int, int]) -> Callable:
-    """The method for all tiles of a frame; the frame is read whole only for a method that asks for it."""
-    return fitted(method, rows(0, shape[0])) if hasattr(method, "for_frame") else method

@@ -8,18 +8,16 @@ the average with the dose that it has. Where hardly any neighbour could be used,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from ..errors import OutOfRangeError
 from ..metadata import Acquisition
+from .job import Job, fit, usable
 from .register import Shift, find_shift, prepared
 from .tiles import cast, denoise_frame, read_rows
-
-if TYPE_CHECKING:
-    from .denoised import _Job
 
 __all__ = ["REACH", "denoise_series", "fuse", "weights_of"]
 
@@ -33,14 +31,13 @@ _DOUBTFUL = 2.0  # the typical difference in units of the expected one, above wh
 
 
 def denoise_series(
-    job: _Job, used: Acquisition, out: np.ndarray, record: dict, progress: Callable[[int, int], object] | None
+    job: Job, used: Acquisition, out: np.ndarray, record: dict, progress: Callable[[int, int], object] | None
 ) -> np.ndarray | None:
-    """Denoise every frame of a series; arguments as `denoised._run`.
+    """Denoise every frame of a series into `out`; return the deviation, if the method gives one.
 
+    `used` are the settings to believe; `record` is told which frames helped each other.
     In memory at a time: about twelve float32 frames, and small copies of ``2 * REACH + 1`` of them.
     """
-    from .denoised import fit, usable
-
     frames, deviation = job.frames, None
     count, told, method = len(frames), [], None
     alive = [usable(job, read_rows(frame), f"{job.name}, frame {i}") for i, frame in enumerate(frames)]
@@ -200,7 +197,7 @@ def _correlated(difference: np.ndarray, inside: np.ndarray) -> float:
 
 
 def _one(
-    job: _Job,
+    job: Job,
     method: Callable,
     used: Acquisition,
     frame: np.ndarray,
@@ -224,7 +221,7 @@ def _one(
     return deviation
 
 
-def _apply(job: _Job, method: Callable, used: Acquisition, frame: np.ndarray, out: np.ndarray) -> np.ndarray | None:
+def _apply(job: Job, method: Callable, used: Acquisition, frame: np.ndarray, out: np.ndarray) -> np.ndarray | None:
     rows = read_rows(frame)
     return denoise_frame(rows, _again(method, frame), used, job.factor, out, tile=job.tile)
 

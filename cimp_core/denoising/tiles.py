@@ -18,7 +18,7 @@ from ..metadata import Acquisition
 
 __all__ = ["BLEND", "TILE", "Span", "cast", "denoise_frame", "read_rows", "spans"]
 
-TILE = 256
+TILE = 512
 """Largest core of a tile [px]."""
 
 BLEND = 16

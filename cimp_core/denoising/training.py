@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..checkpoint import write_text
@@ -52,7 +53,7 @@ PROFILES = {
         checkpoint_every=1_024,
     ),
     "full": DenoiseConfig(
-        samples=12_800, batch_size=16, warmup=640, peak_rate=2e-3, weight_decay=1e-3, ema_half_life=800,
+        samples=19_200, batch_size=16, warmup=640, peak_rate=2e-3, weight_decay=1e-3, ema_half_life=1_200,
         log_every=320, validate_every=3_200, checkpoint_every=1_600,
     ),
 }  # fmt: skip
@@ -122,7 +123,7 @@ def dose_loss(net: DoseNet, counts: Tensor, truth: Tensor, settings: Tensor, fac
     """Mean logarithm of the error over that of the recording, and the likelihood of the predicted variance.
 
     The first is minus the logarithm of the dose-equivalent gain, so that an image counts the same at any dose. The
-    variance is fitted to the error there is, without the few pixels that are far off, and does not move the picture.
+    variance is fitted to the error there is, and does not move the picture.
     """
     out = net(counts, settings, factor)
     with torch.autocast(counts.device.type, enabled=False):
@@ -130,8 +131,11 @@ def dose_loss(net: DoseNet, counts: Tensor, truth: Tensor, settings: Tensor, fac
         recorded = (counts - truth).square().mean((1, 2)) / out.spread.square() + 1e-12
         error = (out.image.float() - wanted).square()
         gain = (error.mean((1, 2)) / recorded + UNMEASURED).log()
-        variance = out.log_variance.float().clamp(-20, 10)
-        likelihood = 0.5 * (variance + (error.detach() * (-variance).exp()).clamp(max=20)).mean((1, 2))
+        variance = out.log_variance.float()
+        # Student's t of four degrees of freedom, (1 + e/4v)^(-5/2): a normal one would follow the few that are far off,
+        # and one cut off there can sink to a variance of zero and stay.
+        beyond = (0.25 * error.detach() + 1e-12).log() - variance
+        likelihood = (0.5 * variance + 2.5 * F.softplus(beyond)).mean((1, 2))
         # Measured from the noise, so that it is of order one at any dose.
         likelihood = likelihood - out.noise.log()
     loss = gain.mean() + 0.05 * likelihood.mean()

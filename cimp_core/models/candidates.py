@@ -19,13 +19,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["CANDIDATES", "GLOBALS", "Candidates", "blocks", "candidates", "gaussian", "glow_transfer", "noise_spectrum"]
+__all__ = [
+    "CANDIDATES",
+    "GLOBALS",
+    "Candidates",
+    "blocks",
+    "candidates",
+    "field_edge",
+    "gaussian",
+    "glow_transfer",
+    "local_noise",
+    "noise_spectrum",
+]
 
-WIDTHS = (0.8, 1.4, 2.4, 4.5, 9.0)
+WIDTHS = (0.8, 1.4, 2.4, 4.5, 9.0, 18.0)
 """Standard deviations of the Gaussians [pixels]."""
 
-BLOCKS = ((16, 4.0), (32, 6.0), (128, 9.0))
-"""Edges of the blocks [pixels], and how far above the noise a coefficient must be to stay."""
+BLOCKS = ((16, 4.0), (32, 5.0), (64, 5.0), (128, 7.0), (0, 9.0))
+"""Edges of the blocks [pixels], 0 for `field_edge`, and how far above the noise a coefficient must be to stay."""
 
 CANDIDATES = 2 + len(WIDTHS) + len(BLOCKS)
 BANDS = 8
@@ -41,6 +52,12 @@ LEAST_NOISE = 1e-5
 LEAST_TRANSFER = 1e-3
 """Of the glow's power, below which it is not undone: read noise, which came after the glow, would grow with it."""
 
+LOCAL = 16.0
+"""Standard deviation of the Gaussian over which noise is local [pixels]."""
+
+SCALES = (0.2, 4.0)
+"""Of the local noise over that of the image: dark places have read noise, and nothing is all noise."""
+
 _HIGH = 0.3
 _PAD = 48
 
@@ -54,6 +71,7 @@ class Candidates(NamedTuple):
     spread: Tensor  # (B,): standard deviation [counts]
     noise: Tensor  # (B,): standard deviation of the noise before the glow [units of spread]
     ratio: Tensor  # (B,): dwell time over decay time, one of `RATIOS`
+    scale: Tensor  # (B, H, W): local deviation of the noise over that of the image
 
 
 def glow_transfer(ratio: Tensor, frequency: Tensor) -> Tensor:
@@ -167,6 +185,22 @@ def blocks(z: Tensor, level: Tensor, ratio: Tensor, factor: Tensor, edge: int, t
     return out[:, step : step + h, step : step + w]
 
 
+def field_edge(h: int, w: int) -> int:
+    """Edge of the widest blocks for an image of this size [pixels]: a lattice stands out the more, the wider it is."""
+    return 256 if min(h, w) >= 256 else 128
+
+
+def local_noise(z: Tensor) -> Tensor:
+    """Local deviation of the noise (B, H, W) over that of the image, over some 40 pixels.
+
+    From second differences along the slow axis, along which noise is white and where the picture has mostly faded.
+    """
+    rough = F.pad(z[:, None], (0, 0, 1, 1), mode="reflect")[:, 0]
+    rough = (rough[:, 2:] - 2 * rough[:, 1:-1] + rough[:, :-2]).square()
+    smooth = gaussian(rough, LOCAL)
+    return (smooth / smooth.mean((1, 2), keepdim=True).clamp_min(LEAST_NOISE)).sqrt().clamp(*SCALES)
+
+
 def _reflect(z: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
     """Reflection padding of any width, also beyond the image's own."""
     for axis, before, after in ((1, top, bottom), (2, left, right)):
@@ -185,7 +219,9 @@ def candidates(counts: Tensor, factor: Tensor) -> Candidates:
     level, ratio, bands = noise_spectrum(z)
     clear, _ = _deglow(z, ratio, factor)
     images = [z, clear, *(gaussian(clear, sigma) for sigma in WIDTHS)]
-    images += [blocks(clear, level, ratio, factor, edge, threshold) for edge, threshold in BLOCKS]
+    scale, field = local_noise(clear), field_edge(*clear.shape[1:])
+    even = clear / scale
+    images += [scale * blocks(even, level, ratio, factor, edge or field, above) for edge, above in BLOCKS]
     smooth = images[4].flatten(1).var(1)
     globals_ = torch.cat([torch.stack([level.log(), ratio.log(), (smooth + 1e-6).log()], 1), bands], 1)
-    return Candidates(torch.stack(images, 1), globals_, mean, spread, level.sqrt(), ratio)
+    return Candidates(torch.stack(images, 1), globals_, mean, spread, level.sqrt(), ratio, scale)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .candidates import CANDIDATES, GLOBALS, blocks, candidates, gaussian
+from .candidates import CANDIDATES, GLOBALS, Candidates, blocks, candidates, field_edge, gaussian
 from .config import config_from_dict
 
 __all__ = ["CONDITION", "DoseNet", "DoseNetConfig", "DoseNetOutput"]
@@ -19,11 +19,8 @@ CONDITION = 128
 """Length of the embedding of settings by which a picture is steered."""
 
 
-FIELD = 256
-"""Edge of the fields in whose spectra is looked for what the network took for noise [pixels]."""
-
 STANDS_OUT = 9.0
-"""Power over that of the noise above which it is put back."""
+"""Power over that of the noise, above which what the network took for noise is put back."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class DoseNet(nn.Module):
     its own; both may depend on the settings, by their embedding, and on what the image tells of its noise. Its means
     over regions are then made those of the recording: what is averaged over some thousand pixels needs no prior. Nor
     does a lattice of many periods: of what the network took away, spots that stand out of the noise in the spectrum of
-    a wide field are put back. (Not while it learns, for that field is wider than a crop.)
+    a wide field are put back.
     """
 
     def __init__(self, config: DoseNetConfig) -> None:
@@ -126,10 +123,8 @@ class DoseNet(nn.Module):
         weights = out[:, :CANDIDATES].softmax(1)
         image = (weights * seen.images).sum(1) + 0.1 * out[:, CANDIDATES]
         image = image + _drift(seen.images[:, 1] - image)
-        if not self.training:
-            missed = seen.images[:, 1] - image
-            image = image + blocks(missed, seen.noise.square(), seen.ratio, factor, FIELD, STANDS_OUT)
-        log_variance = out[:, CANDIDATES + 1].float() + 2 * seen.noise.log()[:, None, None] - 3
+        image = image + _standing_out(seen, image, factor)
+        log_variance = out[:, CANDIDATES + 1].float() + 2 * (seen.noise[:, None, None] * seen.scale).log() - 3
         return DoseNetOutput(image, log_variance, seen.mean, seen.spread, seen.noise)
 
     def _network(self, x: Tensor, steer: Tensor) -> Tensor:
@@ -147,6 +142,13 @@ class DoseNet(nn.Module):
             if i:
                 x = F.pixel_shuffle(self.up[i - 1](x), 2) + kept[i - 1]
         return F.pixel_shuffle(self.head(F.silu(x)), 2)
+
+
+def _standing_out(seen: Candidates, image: Tensor, factor: Tensor) -> Tensor:
+    """What the picture (B, H, W) lacks and stands out of the noise in the spectrum of a wide field."""
+    missed = (seen.images[:, 1] - image) / seen.scale
+    field = field_edge(*image.shape[1:])
+    return seen.scale * blocks(missed, seen.noise.square(), seen.ratio, factor, field, STANDS_OUT)
 
 
 def _drift(missed: Tensor) -> Tensor:

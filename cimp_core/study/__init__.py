@@ -6,6 +6,8 @@ pixel size can be read from spots. `shipped` measures trained weights, `probes` 
 `supervised` trains one of these, and `endpoints` sets model, control and ceiling against the targets.
 `retrieval_curves` measures what retrieval depends on, `splits_compared` what a split hides, `ablation` what each part
 of the method contributes, and `identifiability` what an image could tell at all, by the bounds of `fisher` and the
-steps of `cascade`. `denoising` sets denoisers beside the truth.
+steps of `cascade`. `denoising` sets denoisers beside the truth. `blind_example` makes pictures for a blind study,
+`blind_coverage` measures
+how often the intervals of blind studies hold it.
 `seeds` has the intervals of numbers over several trainings.
 """

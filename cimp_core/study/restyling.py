@@ -35,6 +35,8 @@ __all__ = [
     "chosen_images",
     "evaluate",
     "preferred_routes",
+    "read_back",
+    "rendered",
     "restyling_rows",
     "routes",
     "sweep_cases",
@@ -43,11 +45,14 @@ __all__ = [
 
 UNITS = {"psnr": "dB", "lattice": "periods", "histogram": "%"}
 
+EACH = ("psnr", "histogram")
+"""Scores of each parameter alone that get rows: the picture, and the noise with it."""
+
 Route = Callable[[Case], np.ndarray]
 
 
 def routes(renderer: Renderer, *, seed: int = 0) -> dict[str, Route]:
-    """Ways to render a case, by name; ``recording`` is the truth itself."""
+    """Ways to render a case, by name; ``recording`` is the truth itself, where there is one."""
 
     def arithmetic(case: Case) -> np.ndarray:
         return analytic(case.frame, case.source, case.target, seed=seed)
@@ -57,12 +62,17 @@ def routes(renderer: Renderer, *, seed: int = 0) -> dict[str, Route]:
         changes = {n: getattr(case.target, n) for n in known}
         return rerender(case.frame, case.source, renderer=renderer, seed=seed, **changes).image
 
+    def truth(case: Case) -> np.ndarray:
+        if case.recording is None:
+            raise OutOfRangeError("the area was not recorded under the settings asked for")
+        return case.recording.astype(np.float32)
+
     return {
         "unchanged": lambda case: case.frame.astype(np.float32),
         "analytic": arithmetic,
         "generator": lambda case: renderer(case.frame, case.source, case.target, seed=seed),
         "rerender": default,
-        "recording": lambda case: case.recording.astype(np.float32),
+        "recording": truth,
     }
 
 
@@ -72,6 +82,25 @@ def chosen_images(data: Dataset, images: int, seed: int = 0) -> np.ndarray:
     _, first = np.unique(np.asarray(data.sessions)[order], return_index=True)
     rest = np.setdiff1d(np.arange(len(order)), first)
     return np.sort(order[np.concatenate([np.sort(first), rest])][:images])
+
+
+def rendered(cases: Sequence[Case], ways: Mapping[str, Route]) -> dict[str, list[np.ndarray]]:
+    """All cases by each route, in whole counts; a route that lacks a setting, or the truth, is left out and named."""
+    made = {}
+    for name, way in ways.items():
+        try:
+            made[name] = [np.rint(way(case)).astype(np.uint16) for case in cases]
+        except OutOfRangeError as error:
+            print(f"{name}: left out, {error}")
+    return made
+
+
+def read_back(images: Mapping[str, Sequence[np.ndarray]], cases: Sequence[Case], reader: Reader) -> pd.DataFrame:
+    """Mean |read minus wanted| of each setting [standard deviations], a line a setting, a column a route."""
+    wanted = reader.normalizer.normalize(np.array([case.target.vector() for case in cases]))
+    read = reader([reader.look(image) for made in images.values() for image in made])
+    away = np.abs(read.reshape(len(images), *wanted.shape) - wanted).mean(1)[:, 1:]
+    return pd.DataFrame(dict(zip(images, away, strict=True)), index=PARAMETERS[1:])
 
 
 def evaluate(
@@ -107,14 +136,11 @@ def evaluate(
     return table
 
 
-def restyling_rows(
-    table: pd.DataFrame, sessions: np.ndarray, common: Mapping, *, prefix: str = "style", steps: bool = True
-) -> list[dict]:
-    """Rows for the results file.
+def restyling_rows(table: pd.DataFrame, sessions: np.ndarray, common: Mapping, *, prefix: str = "style") -> list[dict]:
+    """Rows for the results file: what the book shows.
 
-    ``style.SCORE.CHANGE.ROUTE`` for each parameter alone and for ``joint``; ``style.read.NAME.CHANGE.ROUTE`` of the
-    parameter that was changed (of all, for joint changes); ``style.gap.ENCODER.ROUTE`` of joint changes; with `steps`
-    also ``style.psnr.NAME.minus3.ROUTE`` and so on.
+    ``style.psnr.CHANGE.ROUTE``, ``style.histogram.CHANGE.ROUTE``: each parameter alone, and ``joint``; of joint changes
+    also the other `SCORES`, ``style.read.NAME.joint.ROUTE`` and ``style.gap.ENCODER.ROUTE``.
 
     Parameters
     ----------
@@ -134,16 +160,13 @@ def restyling_rows(
     for change in [*CHANGED, "joint"]:
         for route in dict.fromkeys(table["route"]):
             part = table[(kind == change) & (table["route"] == route)]
-            for score in SCORES:
+            for score in SCORES if change == "joint" else EACH:
                 add(f"{score}.{change}.{route}", part, score, UNITS.get(score, ""))
-            for name in PARAMETERS[1:]:
-                if f"read.{name}" in table and change in (name, "joint"):
-                    add(f"read.{name}.{change}.{route}", part, f"read.{name}", "sd")
+            for name in CHANGED if change == "joint" else ():
+                if f"read.{name}" in table:
+                    add(f"read.{name}.joint.{route}", part, f"read.{name}", "sd")
             for column in [c for c in table if c.startswith("gap.") and change == "joint"]:
                 add(f"{column.replace('-', '_')}.{route}", part, column)
-            for step, place in (("-3", "minus3"), ("-1", "minus1"), ("+0", "zero"), ("+1", "plus1"), ("+3", "plus3")):
-                if steps and change != "joint":
-                    add(f"psnr.{change}.{place}.{route}", part[part["change"] == f"{change}{step}"], "psnr", "dB")
     return rows
 
 
@@ -221,7 +244,7 @@ def sweep_rows(cases: Sequence[Case], renderer: Renderer, common: Mapping) -> li
         except OutOfRangeError as error:
             print(f"{name}: left out, {error}")
     table = pd.concat(tables, ignore_index=True)
-    return restyling_rows(table, np.arange(table["index"].max() + 1), common, prefix="style.sweep", steps=False)
+    return restyling_rows(table, np.arange(table["index"].max() + 1), common, prefix="style.sweep")
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def variant_rows(
     ways |= {name: known[name] for name in ("unchanged", "analytic", "recording")}
     encoders = {"own": first.conditioner.encoder}
     table = evaluate(cases, ways, reader=reader, encoders=encoders)
-    return restyling_rows(table, np.asarray(part.sessions), common, prefix="ablation.style", steps=False)
+    return restyling_rows(table, np.asarray(part.sessions), common, prefix="ablation.style")
 
 
 def main() -> None:

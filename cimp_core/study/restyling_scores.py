@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 from ..dataset import Dataset
+from ..errors import OutOfRangeError
 from ..metadata import PARAMETERS
 from ..metrics_denoising import psnr, ssim
 from .control import boost
@@ -31,6 +32,8 @@ LEAST_RANGE = 655.35
 
 def scores(made: np.ndarray, case: Case) -> list[float]:
     """`SCORES` of an image (h, w) that was made for a case; ``nan`` where there is nothing to compare."""
+    if case.expected is None or case.recording is None:
+        raise OutOfRangeError("nobody knows the truth of this case: only the areas of a twin can be recorded again")
     made, recording = np.asarray(made, float), case.recording.astype(float)
     reach = max(float(np.diff(np.quantile(case.expected, (0.001, 0.999)))[0]), LEAST_RANGE)
     return [
@@ -99,7 +102,7 @@ class Reader:
     Parameters
     ----------
     train, val : Dataset
-        Of the twin; of `train` at most `most` images are learnt from.
+        At most `most` images of `train` are learnt from.
     """
 
     def __init__(self, train: Dataset, val: Dataset, *, most: int = 2000, seed: int = 0) -> None:
@@ -110,10 +113,14 @@ class Reader:
         self.targets = [p.metadata.astype(float) for p in parts]
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Normalised settings (n, 7) of images of which `look` gave the rows."""
+        """Normalised settings (n, 7) of images of which `look` gave the rows; ``nan`` where none was known to learn."""
         features = [*self.features, np.asarray(rows)]
-        read = [boost(features, [t[:, j] for t in self.targets], self.seed)[0] for j in range(len(PARAMETERS))]
-        return np.stack(read, 1)
+        read = np.full((len(features[2]), len(PARAMETERS)), np.nan)
+        for j in range(len(PARAMETERS)):
+            targets = [t[:, j] for t in self.targets]
+            if all(np.isfinite(t).any() for t in targets):
+                read[:, j] = boost(features, targets, self.seed)[0]
+        return read
 
     @staticmethod
     def look(image: np.ndarray) -> np.ndarray:
