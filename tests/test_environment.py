@@ -21,7 +21,13 @@ RANGES = [Requirement(line) for line in sum(EXTRAS.values(), PROJECT["dependenci
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 CONDA_NAMES = {"pytorch-cpu": "torch"}  # conda's names where they differ
 CUDA = ("cuda-", "nvidia-", "triton")  # what torch's other build brings along; the pins do without
-IMPORT_NAMES = {"scikit-learn": "sklearn", "rosettasciio": "rsciio", "pillow": "PIL", "scikit-image": "skimage"}
+IMPORT_NAMES = {
+    "scikit-learn": "sklearn",
+    "rosettasciio": "rsciio",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-image": "skimage",
+}
 USED_BY_OTHERS = {"sparse", "tifffile", "rosettasciio"}  # RosettaSciIO and HyperSpy import these for some formats
 
 

@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from filelock import FileLock
+from study_files import write_config, write_pictures
+from study_player import LAPTOP, type_code
+
+from cimp_core.blind_study.make import make_study, write_study
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -131,3 +135,44 @@ def _note_foreign(result: Visit, url: str, host: str) -> None:
     parts = urlsplit(url)
     if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != host:
         result.foreign.append(url)
+
+
+@pytest.fixture(scope="session")
+def study_page(tmp_path_factory):
+    """Address of a page with 40 pairs for each of two raters, and its key."""
+    folder = tmp_path_factory.mktemp("study")
+    write_pictures(folder, images=12)
+    made = make_study(write_config(folder, trials=33, repeats=4, catch=3, reference="sharp", title="Lattices", seed=3))
+    write_study(made, folder / "out")
+    return (folder / "out" / "study.html").as_uri(), made.key
+
+
+@pytest.fixture
+def enter(browser, study_page):
+    """Function that opens the page as a rater would, in a browser that has not seen it, and without a fault."""
+    contexts, faults = [], []
+
+    def watch(page):
+        # A canvas warns where its pixels are read often, which only tests do.
+        wrong = lambda m: m.type in ("error", "warning") and "willReadFrequently" not in m.text  # noqa: E731
+        page.on("console", lambda m: faults.append(m.text) if wrong(m) else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda r: faults.append(r.url) if not r.url.startswith(("file:", "blob:")) else None)
+
+    def open_it(code=0, size=LAPTOP, script=None, **options):
+        context = browser.new_context(viewport=size, reduced_motion="reduce", **options)
+        context.set_default_timeout(10_000)
+        context.on("page", watch)
+        contexts.append(context)
+        page = context.new_page()
+        if script:
+            page.add_init_script(script)
+        page.goto(study_page[0])
+        if code is not None:
+            type_code(page, study_page[1]["assignments"][code]["code"])
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert faults == []
