@@ -19,6 +19,7 @@ from .metrics import mean_interval
 from .study.restyling_cases import CHANGED, SIGMAS, Case, cases_of, has_truth, truth_of
 
 __all__ = [
+    "ablation_table",
     "dose_slider",
     "joint_table",
     "loss_plot",
@@ -31,14 +32,15 @@ __all__ = [
 
 ROUTES = ("unchanged", "analytic", "generator", "rerender", "recording")
 JOINT_SCORES = ("ssim", "noise", "spectrum", "lattice")
-TERMS = ("lsgan (G)", "lsgan (D)", "cycle", "embedding", "identity")
-_LOGGED = ("adversarial", "critic", "cycle", "embedding", "identity")
+TERMS = ("lsgan (G)", "lsgan (D)", "cycle", "embedding", "identity", "truth", "noise")
+_LOGGED = ("adversarial", "critic", *TERMS[2:])
+ABLATION = {"psnr": "psnr.joint", "ssim": "ssim.joint", "noise": "noise.joint", "histogram": "histogram.joint"}
 
 Render = Callable[[Case], np.ndarray]
 
 
 def loss_plot(log: pd.DataFrame) -> mpl.figure.Figure:
-    """The five terms over a training, and on validation the three that need no critic; logarithmic.
+    """The terms over a training, and on validation those that need no critic; logarithmic.
 
     Parameters
     ----------
@@ -149,15 +151,34 @@ def read_table(rows: Iterable[Mapping], *, digits: int = 2) -> pd.DataFrame:
     return _by_route(rows, {c: f"style.read.{c}.joint" for c in CHANGED}, digits)
 
 
+def ablation_table(rows: Iterable[Mapping], *, digits: int = 2) -> pd.DataFrame:
+    """Short trainings without a term each, and routes that need none: a line each, a column a score; empty if none."""
+    known, found = {row["name"]: row for row in rows if row["name"].startswith("ablation.style.")}, {}
+    for column, middle in (ABLATION | {"gap": "gap.own"}).items():
+        first = f"ablation.style.{middle}."
+        found[column] = {
+            name.removeprefix(first): _with_interval(row, digits)
+            for name, row in known.items()
+            if name.startswith(first)
+        }
+    table = pd.DataFrame(found)
+    last = [route for route in ROUTES if route in table.index]
+    trained = sorted(set(table.index) - set(last), key=lambda name: (name != "reference", name))
+    return table.loc[[*trained, *last]]
+
+
+def _with_interval(row: Mapping, digits: int) -> str:
+    low, high = (np.nan if row[k] is None else row[k] for k in ("low", "high"))
+    return f"{row['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def _by_route(rows: Iterable[Mapping], lines: Mapping[str, str], digits: int) -> pd.DataFrame:
     """Rows ``FIRST.ROUTE`` as text "value [low, high]", a line for each of the first parts of names."""
     known, found = {row["name"]: row for row in rows if row["value"] is not None}, {}
     for line, first in lines.items():
         for route in ROUTES:
             if row := known.get(f"{first}.{route}"):
-                low, high = (np.nan if row[k] is None else row[k] for k in ("low", "high"))
-                text = f"{row['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-                found.setdefault(line, {})[route] = text
+                found.setdefault(line, {})[route] = _with_interval(row, digits)
     table = pd.DataFrame.from_dict(found, orient="index")
     return table[[route for route in ROUTES if route in table]]
 

@@ -19,17 +19,16 @@ __all__ = ["ROUTES", "Rerendered", "rerender"]
 
 ROUTES = {
     "dwell_time": ("analytic", "analytic"),
-    "convergence_angle": ("unchanged", "unchanged"),
-    "beam_current": ("analytic", "analytic"),
+    "convergence_angle": ("generator", "generator"),
+    "beam_current": ("analytic", "generator"),
     "detector_gain": ("analytic", "analytic"),
     "detector_offset": ("analytic", "analytic"),
     "inner_collection_angle": ("generator", "generator"),
 }
 """Which route a parameter takes when it is lowered, and when it is raised.
 
-The one that came nearest to a recording in most of histogram, noise and spectrum, on the validation materials of the
-twin; PSNR decides between equals (``python -m cimp_core.study.restyling TWIN --part val``). Arithmetic leaves the noise
-of a raised dose as it is, and so came nearer than the translator.
+The one with the least sum of ranks in histogram, noise and spectrum, distances from a recording, on the validation
+materials of the twin (``python -m cimp_core.study.restyling TWIN --part val``).
 """
 
 ARITHMETIC = ("dwell_time", "beam_current", "detector_gain", "detector_offset")
@@ -70,9 +69,9 @@ def rerender(
 ) -> Rerendered:
     """Render an image as if it had been taken with some settings changed.
 
-    Gain, offset, current and dwell time are arithmetic (`cimp_core.analytic`), another inner angle is the translator's,
-    another convergence angle nobody's: for each change the route that came closest to the truth on simulated materials
-    that none had seen (`ROUTES`). More dose does not remove noise here; `cimp.denoise` is for that. No route knows what
+    Gain, offset, dwell time and a lower current are arithmetic (`cimp_core.analytic`), a higher current and other angles
+    are the translator's: for each change the route that came closest to the truth on simulated materials that none had
+    seen (`ROUTES`). More dose does not remove noise here; `cimp.denoise` is for that. No route knows what
     the image does not show: a result is an idea of the other image, not a measurement.
 
     Parameters

@@ -1,8 +1,9 @@
-"""Training of the translator that renders an image as if taken with other settings; unpaired, as in the CIMP paper.
+"""Training of the translator that renders an image as if taken with other settings.
 
 A batch is images with their settings, settings that are wanted, and real images of such settings. The generator makes
 the image under the wanted settings; a critic tells made images from real ones, each beside its settings; the two take
-turns. The generator never sees what it should have made.
+turns. From a laboratory's own images it learns unpaired, as in the CIMP paper. Of a twin, areas can be recorded again
+(`prepare_pairs`): these are then the real images, and what was made is compared with them, too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .dataset import Dataset
 from .models import Cimp
 from .processes import start
 from .renderer import Renderer, StyleRoute
-from .style_batches import PROFILES, StyleBatch, StyleConfig, StyleSampler
+from .style_batches import PAIRS, PROFILES, StyleBatch, StyleConfig, StyleSampler
+from .style_pairs import Pairs, prepare_pairs
 from .style_players import FULL_SCALE, Players, StyleValidation, Told, limited
 from .training import (
     average_weights,
@@ -35,13 +37,16 @@ from .training import (
 )
 
 __all__ = [
+    "PAIRS",
     "PROFILES",
+    "Pairs",
     "Renderer",
     "StyleBatch",
     "StyleConfig",
     "StyleRoute",
     "StyleSampler",
     "StyleValidation",
+    "prepare_pairs",
     "train_style",
 ]
 
@@ -169,6 +174,7 @@ def train_style(
     out: str | Path | None = None,
     *,
     encoder: Cimp | str | None = None,
+    pairs: Pairs | None = None,
     validate: Callable[[Renderer], dict[str, float]] | None = None,
     resume: bool = True,
     stop: int | None = None,
@@ -187,6 +193,8 @@ def train_style(
         Folder for ``checkpoint.pt``, ``log.jsonl`` and ``config.json``.
     encoder : Cimp or str, optional
         The frozen encoder; by default the weights ``config.encoder``.
+    pairs : Pairs, optional
+        Images of `train` recorded again, which batches are drawn from; the term ``truth`` needs them.
     validate : callable, optional
         Scalars to log every ``config.validate_every`` samples and at the end.
     resume, stop, on_log : optional
@@ -206,10 +214,10 @@ def train_style(
     """
     config = for_this_device(config)
     torch.manual_seed(config.seed)
-    players = Players.new(config, config.encoder if encoder is None else encoder)
+    players = Players.new(config, config.encoder if encoder is None else encoder, pairs is not None)
     loop = _Loop(players, config, out)
     loop.begin(resume)
-    batches = StyleSampler(train, config, players.conditioner.encoder.config.normalizer)
+    batches = StyleSampler(train, config, players.conditioner.encoder.config.normalizer, pairs=pairs)
     last = config.steps if stop is None else min(stop, config.steps)
     for step in range(loop.first, last):
         loop.step(step, batches(step))
@@ -233,13 +241,17 @@ def main() -> None:
     data = open_dataset(arguments.dataset)
     train, val, _ = data.split("material", val=0.1, test=0.25, seed=0)
     config = dataclasses.replace(PROFILES[arguments.profile], seed=arguments.seed)
+    count = PAIRS[arguments.profile]
+    pairs = prepare_pairs(train, arguments.out / "pairs", count)
+    again = prepare_pairs(val, arguments.out / "pairs_val", max(16, count // 40))
     log: list[dict] = []
-    check = StyleValidation(val, config, load(config.encoder))
-    renderer = train_style(train, config, arguments.out, validate=check, on_log=log.append)
+    check = StyleValidation(val, config, load(config.encoder), pairs=again)
+    renderer = train_style(train, config, arguments.out, pairs=pairs, validate=check, on_log=log.append)
     scores = log[-1] if log else json.loads((arguments.out / LOG).read_text().splitlines()[-1])
     record = {
         "command": f"python -m cimp_core.style TWIN --profile {arguments.profile} --seed {arguments.seed}",
         "data": f"twin {data.attributes.get('twin_version')}, training materials of split material, val 0.1, test 0.25",
+        "pairs": f"{count} areas of them recorded again under settings drawn at random",
         "settings": dataclasses.asdict(config),
         "scores": {k: round(v, 4) for k, v in scores.items() if k.startswith("val_") or k == "samples"},
     }

@@ -63,7 +63,7 @@ WEIGHTS: dict[str, Shipped] = {
         "cimp-dose-s.safetensors", "dc9a7ce92c2932ad93bfe857bbc653973f4b071152e60f3f83fe671aa7f5f426"
     ),
     "cimp-style-s": Shipped(
-        "cimp-style-s.safetensors", "719d443701c0a140bb8820309eef28d502fe062ef164d2a8d28037f1afbf85d7"
+        "cimp-style-s.safetensors", "0c18191df9576d6529ccc4074f5794c304ef90897f25a5cca73c9dcbd8fe8d24"
     ),
 }
 """Weights that come with the package, by name; those with a seed in their name are for intervals over seeds."""

@@ -20,7 +20,7 @@
 # %% [markdown]
 # | | |
 # |---|---|
-# | **You will learn** | which changes of settings are arithmetic and which need a network; how a generator is trained without a single pair; how to tell, with the truth at hand, what it is worth |
+# | **You will learn** | which changes of settings are arithmetic and which need a network; how a generator is trained, and what it cannot learn from images as they were taken; how to tell, with the truth at hand, what it is worth |
 # | **You need** | [pre-training](02_pretraining); what a generator and a discriminator are |
 # | **It takes** | about a minute and a half on two cores, 2 GB of memory |
 
@@ -37,6 +37,7 @@ if "google.colab" in sys.modules:  # what Colab brings along stays as it is
 
 # %%
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ seed = 0
 # that are there, each with probability $T'/T$ (*thinning*). Nothing undoes noise, and no arithmetic changes the optics.
 #
 # **A generator** $G(x, z_s, z_t)$: a small network that is told two CIMP embeddings of settings, those of the image and
-# those wanted. There are no pairs to learn from, in a real laboratory at least, so it learns from five terms:
+# those wanted. The paper's learns from images as they were taken, without a single pair, by five terms:
 #
 # | term | says |
 # |---|---|
@@ -77,16 +78,31 @@ seed = 0
 # | embedding | $1-\cos(E(G(x)), z_t)$: the frozen image encoder $E$ finds the settings asked for |
 # | identity | $\lvert G(x,z_s,z_s)-x\rvert$: asked for what it is, the image stays |
 #
+# **What images as they were taken cannot teach.** An operator turns the gain up where the specimen is dark. So images of high
+# gain are no brighter than others, and a generator that makes images *like those taken at high gain* learns that the gain does
+# next to nothing. That is not what happens when the gain of *this* image is turned. It takes an experiment in which settings are
+# drawn whatever the image shows. The twin can do it (`prepare_pairs`), and so can a microscope: record an area, change the
+# settings at random, record it again. Two terms more compare what was made with that recording:
+#
+# | term | says |
+# |---|---|
+# | truth | the means over squares of 8 pixels are those of the recording |
+# | noise | so is the logarithm of the noise, over squares of 16 pixels |
+#
+# The cycle, too, compares means over squares: noise is drawn anew on every way, and a cycle that asks for it pixel by pixel
+# forbids to make any.
+#
 # Six settings can be changed. The pixel size cannot: another field of view holds another specimen.
 
 # %% [markdown]
 # ## Data
 #
-# The twin, split by *material*: the generator learns from some materials and is judged on others. The truth, the same
-# area recorded under other settings with the beam at the same positions, is used to judge and never to train.
+# The twin, split by *material*: the generator learns from some materials and is judged on others. The truth is the same
+# area recorded under other settings with the beam at the same positions.
 #
 # Another data set can be given by its path. It is split by session, and of its test part those images are used of whose
-# settings most are known. Nobody can record their areas again: what compares with a truth is passed over.
+# settings most are known. Nobody can record their areas again: the five terms of the paper are what a generator is trained
+# with there, and what compares with a truth is passed over.
 
 # %%
 images, size = {"smoke": (60, 96), "book": (7330, 256), "full": (7330, 256)}[
@@ -115,7 +131,7 @@ if not truth:
     print("no truth in this data set: comparisons with it are passed over")
 
 # %% [markdown]
-# ## Method: one batch, five terms
+# ## Method: one batch and what is asked of it
 #
 # A batch is images with their settings, wanted settings, and real images of such. Wanted are the settings of another image
 # of nearly the same pixel size, or some of them. At first the generator gives back what it gets: all that the settings
@@ -154,9 +170,9 @@ assert abs(1 - np.mean(by_hand) - term) < 1e-3
 # and their log, `smoke` and `full` train. This is the analogue of the paper's Fig. 9; theirs ran for 250 epochs of real
 # images on a graphics card, ours for some minutes on one processor.
 
-# %% mystnb={"image": {"alt": "The five terms of the training, and the terms on validation images, against the number of images seen."}}
+# %% mystnb={"image": {"alt": "The terms of the training, and those on validation images, against the number of images seen."}}
 from cimp_core.renderer import Renderer
-from cimp_core.style import StyleValidation, train_style
+from cimp_core.style import PAIRS, StyleValidation, prepare_pairs, train_style
 from cimp_core.weights import locate
 
 if profile == "book":
@@ -164,9 +180,13 @@ if profile == "book":
     lines = Path(locate(weights)).with_suffix(".log.jsonl")
     log = [json.loads(line) for line in lines.read_text().splitlines()]
 else:
-    log, config = [], PROFILES[profile]
+    log, config, pairs = [], PROFILES[profile], None
+    if truth:
+        pairs = prepare_pairs(train, tempfile.mkdtemp(), PAIRS[profile])
     check = StyleValidation(val, config, encoder, batches=1)
-    renderer = train_style(train, config, validate=check, on_log=log.append)
+    renderer = train_style(
+        train, config, pairs=pairs, validate=check, on_log=log.append
+    )
 count = sum(p.numel() for p in renderer.translator.parameters())
 print(f"{count:,} parameters, {log[-1]['samples']:,} images seen")
 _ = figures_style.loss_plot(pd.DataFrame(log))
@@ -288,11 +308,21 @@ figures_style.route_table(rows, "histogram") if rows else None
 figures_style.joint_table(rows) if rows else None
 
 # %% [markdown]
+# ## What each part contributes
+#
+# Trainings a tenth as long (`python -m cimp_core.study.restyling_ablation`), each without one term, or told something else
+# of the settings; judged by joint changes on the validation materials. *no_truth* has the five terms of the paper and learns
+# from settings drawn at random; *laboratory* has the same five and learns from images as they were taken.
+
+# %%
+figures_style.ablation_table(rows) if rows else None
+
+# %% [markdown]
 # ## The same area at any dwell time and current
 #
 # Rendered from one image (left), and beside it what the twin records, or, where nobody can, the image as it is. Move the
-# slider with the pointer or the arrow keys. Towards less dose rendering and recording agree; towards more, the rendering
-# keeps the noise of the image that it came from.
+# slider with the pointer or the arrow keys. Towards less dose rendering and recording agree; towards more, noise of the image
+# that it came from stays.
 
 
 # %%

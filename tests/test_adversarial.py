@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from cimp_core.losses.adversarial import TERMS, cycle, embedding, identity, lsgan_discriminator, lsgan_generator
+from cimp_core.losses.adversarial import (
+    TERMS,
+    cycle,
+    embedding,
+    identity,
+    lsgan_discriminator,
+    lsgan_generator,
+    noise,
+    truth,
+)
 from cimp_core.models import Cimp, CimpConfig
 
 rng = np.random.default_rng(0)
@@ -36,6 +45,25 @@ def test_differences_count_in_units_of_each_images_spread(term):
     assert term(tensor(IMAGE), tensor(IMAGE), tensor(SPREAD)) == 0
     scaled = term(tensor(7 * IMAGE), tensor(7 * OTHER), tensor(7 * SPREAD))
     assert scaled.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_over_squares_only_their_means_are_compared():
+    made = IMAGE + rng.normal(0, 500, IMAGE.shape)
+    means = [x.reshape(3, 4, 2, 3, 2).mean((2, 4)) for x in (IMAGE, made)]
+    expected = np.mean([np.abs(a - b).mean() / s for a, b, s in zip(*means, SPREAD, strict=True)])
+    assert cycle(tensor(IMAGE), tensor(made), tensor(SPREAD), 2).item() == pytest.approx(expected, rel=1e-5)
+    assert truth(tensor(made), tensor(IMAGE), tensor(SPREAD), 2).item() == pytest.approx(expected, rel=1e-5)
+    checkers = 300.0 * (-1) ** np.add.outer(np.arange(8), np.arange(6))
+    assert truth(tensor(IMAGE + checkers), tensor(IMAGE), tensor(SPREAD), 2).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_noise_term_is_the_logarithm_of_the_ratio_of_variances():
+    ramp = np.add.outer(100.0 * np.arange(258), np.zeros(256))  # no second difference
+    a, b = (tensor(ramp + s * rng.normal(size=(2, 258, 256))) for s in (30.0, 90.0))
+    assert noise(a, b, 128).item() == pytest.approx(np.log(8200 / 1000), rel=0.03)
+    assert noise(b, a, 128) == noise(a, b, 128) and noise(a, a, 16) == 0
+    flat = tensor(np.tile(ramp, (2, 1, 1)))
+    assert noise(a, flat, 128).item() == pytest.approx(np.log(900 / 100 + 1), rel=0.02)  # ten counts are no noise
 
 
 def test_embedding_term_is_one_minus_the_cosine():

@@ -121,3 +121,16 @@ def test_of_a_file_without_truth_only_renderings_are_shown(tmp_path):
     assert figure.layout.meta["alt"].endswith("right: as it is.")
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(figure.data[0].source.split(",")[1]))))
     assert picture[:, :44].max() < 30 and picture[:, 60:].max() > 100
+
+
+def test_ablation_table_has_trainings_first_and_then_the_routes_that_need_none():
+    names = ("no_cycle", "unchanged", "reference", "analytic")
+    rows = [
+        {"name": f"ablation.style.{score}.{name}", "value": k + 0.5, "low": k, "high": None}
+        for score in ("psnr.joint", "gap.own")
+        for k, name in enumerate(names)
+    ]
+    table = figures_style.ablation_table(rows)
+    assert list(table.index) == ["reference", "no_cycle", "unchanged", "analytic"]
+    assert table.loc["reference", "psnr"] == "2.50 [2.00, nan]" and table.loc["unchanged", "gap"] == "1.50 [1.00, nan]"
+    assert len(figures_style.ablation_table([])) == 0

@@ -139,6 +139,7 @@ def test_lattice_shift_is_in_periods_a_field(cases):
     case = cases[0]._replace(expected=waves[16], recording=waves[16].astype(np.uint16))
     found = [dict(zip(SCORES, scores(waves[k], case), strict=True))["lattice"] for k in (16, 18)]
     assert found[0] == 0 and found[1] == pytest.approx(2, abs=0.2)
+    assert np.isnan(scores(np.full((96, 96), 65535.0), case)[SCORES.index("lattice")])
     flat = case._replace(expected=np.full((96, 96), 5000.0))
     assert np.isnan(scores(waves[16], flat)[SCORES.index("lattice")])
 
@@ -301,7 +302,7 @@ def test_variants_are_trained_alike_but_for_what_they_lack_and_scored_side_by_si
         different = {f for f in vars(base) if getattr(config, f) != getattr(configs["reference"], f)}
         assert different == set(restyling_ablation.VARIANTS[name])
     encoder = renderer.conditioner.encoder
-    made = restyling_ablation.train_variants(parts[0], parts[1], base, 4, tmp_path, encoder=encoder)
+    made = restyling_ablation.train_variants(parts[0], parts[1], base, 4, tmp_path, encoder=encoder, pairs=8)
     assert set(made) == set(configs) and made["no_condition"].translator.config.condition == 0
     rows = restyling_ablation.variant_rows(made, parts[0], parts[1], COMMON, images=2)
     names = {r["name"] for r in rows}

@@ -5,7 +5,7 @@ import torch
 
 from cimp_core.errors import OutOfRangeError
 from cimp_core.models import PatchDiscriminator, Translator, TranslatorConfig
-from cimp_core.models.translator import levels_of
+from cimp_core.models.translator import START, levels_of
 
 SMALL = TranslatorConfig(condition=8, cell=2, channels=8, blocks=2, hidden=16)
 
@@ -31,10 +31,30 @@ def stirred(config=SMALL, seed=0):
     return model
 
 
-def test_untrained_it_gives_back_the_image_whatever_it_is_told():
+def test_untrained_it_gives_back_the_image_and_noise_in_proportion_to_the_distance_of_the_settings():
     model = Translator(SMALL)
     image, source, target, noise = inputs()
-    torch.testing.assert_close(model(image, source, target, noise), image, rtol=1e-6, atol=2e-3)
+    torch.testing.assert_close(model(image, source, source, noise), image, rtol=1e-6, atol=2e-3)
+    torch.testing.assert_close(model(image, source, target, 0 * noise), image, rtol=1e-6, atol=2e-3)
+    distance = (target - source).square().mean(1).sqrt()
+    with torch.no_grad():
+        made = (model(image, source, target, noise) - image) / noise
+    expected = START * distance * levels_of(image)[:, 2]
+    torch.testing.assert_close(made.median(2).values.median(1).values, expected, rtol=1e-3, atol=0.01)
+
+
+def test_trained_it_keeps_the_image_where_the_settings_stay():
+    model, (image, source, target, noise) = stirred(), inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(model(image, source, source, noise), image, rtol=1e-6, atol=2e-3)
+        assert (model(image, source, target, noise) - image).abs().mean() > 10
+
+
+def test_the_first_step_already_tells_the_network_to_make_noise():
+    """With an amplitude of zero, its power would have no gradient."""
+    model, (image, source, target, noise) = Translator(SMALL), inputs()
+    model(image, source, target, noise).diff(n=2, dim=1).square().mean().backward()
+    assert model.grain.bias.grad > 0 and model.head.bias.grad[4:].sum() > 0
 
 
 def test_default_is_small_enough_for_a_processor():
@@ -52,15 +72,17 @@ def test_trained_it_depends_on_source_target_and_noise_and_on_nothing_else_of_ch
         assert (swapped - first).abs().max() > 1
 
 
-def test_affine_part_is_one_scale_and_one_shift_that_the_way_back_undoes():
+def test_affine_part_is_one_scale_about_the_black_level_that_the_way_back_undoes():
+    torch.manual_seed(3)
     model, (image, source, target, noise) = Translator(SMALL), inputs()
+    noise = 0 * noise
     torch.nn.init.normal_(model.affine[-1].weight, std=0.3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         given = model(image, source, target, noise)
-        growth, shift = (model.affine(target) - model.affine(source))[:, :, None, None].unbind(1)
-        dark = levels_of(image)[:, 0, None, None]
-        assert growth.abs().min() > 0.05 and shift.abs().min() > 0.01
-        torch.testing.assert_close(given, dark + 4096 * shift + growth.exp() * (image - dark), rtol=1e-5, atol=0.1)
+        (scale, black), (own_scale, own_black) = (model.affine(e)[:, :, None, None].unbind(1) for e in (target, source))
+        assert (scale - own_scale).abs().min() > 0.05 and (black - own_black).abs().min() > 0.01
+        by_hand = 4096 * black + (scale - own_scale).exp() * (image - 4096 * own_black)
+        torch.testing.assert_close(given, by_hand, rtol=1e-5, atol=0.1)
         torch.testing.assert_close(model(given, target, source, noise), image, rtol=1e-4, atol=0.5)
         torch.testing.assert_close(model(image, source, source, noise), image, rtol=1e-6, atol=2e-3)
 
@@ -70,8 +92,8 @@ def test_noise_only_enters_where_the_amplitude_says_and_in_proportion_to_the_spr
     with torch.no_grad():
         model.head.bias[4:] = 0.1  # the second map, four pixels a cell
         given = model(image, source, target, noise)
-    spread = levels_of(image)[:, 2, None, None]
-    torch.testing.assert_close(given - image, 0.1 * spread * noise, rtol=1e-4, atol=0.05)
+    scale = levels_of(image)[:, 2] * (target - source).square().mean(1).sqrt()
+    torch.testing.assert_close(given - image, 1.1 * START * scale[:, None, None] * noise, rtol=1e-4, atol=0.05)
 
 
 @pytest.mark.parametrize("cell", (2, 4))
@@ -129,6 +151,8 @@ def test_critic_sees_the_settings_the_scale_of_the_counts_and_the_picture():
         assert score.shape == (2, 16, 8)
         assert (critic(image, other) - score).abs().max() > 1e-4
         assert (critic(2 * image, own) - score).abs().max() > 1e-4
+        rough = image + 3 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+        assert (critic(rough, own) - score).abs().max() > 1e-4  # a thousandth of the spread, which is the noise
         turned = critic(image.flip(1), own)
         assert not torch.allclose(turned.mean(), score.mean(), atol=1e-7)
         blind = PatchDiscriminator(0, 8)

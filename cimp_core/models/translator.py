@@ -3,15 +3,19 @@
 It is told two embeddings of settings by the metadata tower of a frozen `Cimp`: those that the image was taken with and
 those that are wanted. Intensities are on the recorded 16-bit scale. What it gives is
 
-    dark + shift + scale * (image - dark + spread * (residual + amplitude * noise))
+    black' + scale * (image + distance * spread * (residual + amplitude * noise) - black)
 
-with ``dark`` and ``spread`` the lowest level and the spread of the image. Gain, offset and current act on the counts as
-``scale`` and ``shift``, two numbers an image. Each set of settings has a level of its own for both, and what counts is
-the difference between the wanted and the present one: so the same settings change nothing, and the way back undoes the
-way there, without having to be learnt. The residual network sharpens, blurs and
-removes noise. To lower the dose noise has to be made: white noise goes in from outside, and its amplitude may depend on
-the place. Scale, shift, residual and amplitude start at one and zero, so that the untrained translator gives back what
-it gets.
+with ``spread`` that of the image and ``distance`` that of the two embeddings. Gain, offset and current act on the
+counts as a scale about a black level, two numbers for each set of settings: the scale is the ratio of that of the
+wanted settings and that of the present ones, ``black'`` and ``black`` are the levels of either. So the same settings change
+nothing, and the way back undoes the way there, without having to be learnt. The residual network sharpens, blurs and
+removes noise. To lower the dose noise has to be made: white noise goes in from outside, and its amplitude is a number for the two settings, times one plus what the
+network says of the place.
+
+The logarithm of the scale, the levels and the residual start at zero: the untrained translator gives back what it gets,
+but for noise, of which there is none where the settings stay. The amplitude cannot start at zero, too: there, as the
+power of noise goes with its square, no gradient would tell it to grow. Nor could the network learn if it alone had to
+keep the image where the settings stay: a penalty on every change would hold it at none.
 """
 
 from __future__ import annotations
@@ -31,10 +35,16 @@ __all__ = ["PatchDiscriminator", "Translator", "TranslatorConfig", "levels_of"]
 
 FULL_SCALE = 65535.0
 STEP = 4096.0
-"""Counts in one unit of the shift: what an operator's turn of the offset does to the black level."""
+"""Counts in one unit of the black level: what an operator's turn of the offset does to it."""
+
+LARGEST = 8.0
+"""Largest logarithm of the scale: 3,000 times, which is more than gain and current together span."""
 
 AFFINE = 32
-"""Units of the network that gives scale and shift."""
+"""Units of the network that gives scale and black level."""
+
+START = 0.1
+"""Amplitude of the noise before training, in units of the image's spread and of the distance of the settings."""
 
 LOWEST = 0.01
 """Quantile of an image that is taken as its darkest level: where nothing scatters, this is the black level."""
@@ -80,6 +90,11 @@ class _FiLM(nn.Module):
         return x * (1 + scale) + shift
 
 
+def _unit(x: Tensor) -> Tensor:
+    """Channels of mean square one at every place: without it a large step once silences the network for good."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
+
+
 class _Block(nn.Module):
     """Two 3x3 convolutions, with the condition between them, and a shortcut."""
 
@@ -90,7 +105,7 @@ class _Block(nn.Module):
         self.film = _FiLM(hidden, channels)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.film(self.conv1(x), condition)))
+        return x + self.conv2(F.silu(self.film(self.conv1(_unit(x)), condition)))
 
 
 class Translator(nn.Module):
@@ -118,6 +133,7 @@ class Translator(nn.Module):
         self.stem = nn.Conv2d(maps, config.channels, 3, padding=1, padding_mode="replicate")
         self.blocks = nn.ModuleList(_Block(config.channels, config.hidden) for _ in range(config.blocks))
         self.head = _zero(nn.Conv2d(config.channels, maps, 3, padding=1, padding_mode="replicate"))
+        self.grain = _zero(nn.Linear(config.hidden, 1))
 
     @property
     def margin(self) -> int:
@@ -149,17 +165,23 @@ class Translator(nn.Module):
         if min(image.shape[1:]) < 4:
             raise OutOfRangeError(f"images of {image.shape[1]} x {image.shape[2]} pixels: give at least 4 x 4")
         levels = levels_of(image) if levels is None else levels
-        dark, spread = levels[:, 0, None, None], levels[:, 2, None, None]
+        spread = levels[:, 2, None, None]
         told = [levels[:, 1:2] * (4 / FULL_SCALE) - 1, (levels[:, 2:].log() - 8) / 2, levels[:, :1] * (4 / FULL_SCALE)]
         if self.config.condition:
             told += [source, target]
         condition = self.told(torch.cat(told, 1))
         residual, amplitude = self._maps((image - levels[:, 1, None, None]) / spread, noise, condition)
-        scaled = image - dark + spread * (residual + amplitude * noise)
+        change = spread * (residual + amplitude * noise)
+        if self.config.condition:
+            change = change * (target - source).square().mean(1).sqrt()[:, None, None]
+        scaled = image + change
         if self.affine is None:
-            return dark + scaled
-        growth, shift = (self.affine(target) - self.affine(source))[:, :, None, None].unbind(1)
-        return dark + STEP * shift + growth.exp() * scaled
+            return scaled
+        with torch.autocast(image.device.type, enabled=False):  # half precision rounds a black level by 20 counts
+            (log_scale, black), (log_own, own_black) = (
+                self.affine(told.float())[:, :, None, None].unbind(1) for told in (target, source)
+            )
+        return STEP * black + (log_scale - log_own).clamp(-LARGEST, LARGEST).exp() * (scaled - STEP * own_black)
 
     def _maps(self, z: Tensor, noise: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Residual and amplitude of the noise, (B, H, W) each, relative to the spread of the image."""
@@ -169,20 +191,22 @@ class Translator(nn.Module):
         x = self.stem(F.pixel_unshuffle(both, cell))
         for block in self.blocks:
             x = block(x, condition)
-        maps = F.pixel_shuffle(self.head(F.silu(x)), cell)[:, :, :height, :width]
-        return maps[:, 0], maps[:, 1]
+        maps = F.pixel_shuffle(self.head(F.silu(_unit(x))), cell)[:, :, :height, :width]
+        strength = START * self.grain(condition).clamp(-LARGEST, LARGEST).exp()[:, :, None]
+        return maps[:, 0], strength * (1 + maps[:, 1])
 
 
 class PatchDiscriminator(nn.Module):
     """Judges patches of an image beside the settings it is said to have: (B, H, W), (B, condition) -> (B, h, w).
 
-    It sees the absolute counts (gain, offset, dose are in them) and the normalised picture. The condition scales its
-    features, and their product with it is added to the score.
+    It sees the absolute counts (gain, offset, dose are in them), the normalised picture, and how much rows differ from
+    their neighbours, on a logarithmic scale, where the noise of any dose is seen. The condition scales its features,
+    and their product with it is added to the score.
     """
 
     def __init__(self, condition: int, channels: int = 32) -> None:
         super().__init__()
-        self.first = nn.Conv2d(8, channels, 3, padding=1)
+        self.first = nn.Conv2d(12, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, 2 * channels, 4, 2, 1)
         self.third = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
         self.score = nn.Conv2d(2 * channels, 1, 1)
@@ -193,7 +217,9 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, image: Tensor, settings: Tensor) -> Tensor:
         variance, mean = torch.var_mean(image, (1, 2), keepdim=True)
-        views = torch.stack([image * (4 / FULL_SCALE) - 1, (image - mean) / variance.clamp_min(1.0).sqrt()], 1)
+        normalised = (image - mean) / variance.clamp_min(1.0).sqrt()
+        rough = (F.pad(image.diff(n=2, dim=1), (0, 0, 1, 1)).square() + 1).log() / 4 - 3
+        views = torch.stack([image * (4 / FULL_SCALE) - 1, normalised, rough], 1)
         x = F.leaky_relu(self.first(F.pixel_unshuffle(views, 2)), 0.2)
         x = F.leaky_relu(self.second(x), 0.2)
         if not self.condition:

@@ -173,8 +173,8 @@ def restyling_rows(table: pd.DataFrame, sessions: np.ndarray, common: Mapping, *
 def preferred_routes(table: pd.DataFrame, cases: Sequence[Case]) -> pd.DataFrame:
     """Mean scores of each route where one parameter alone was lowered or raised.
 
-    `cimp_core.rerendering.ROUTES` has the route that is nearest to a recording in most of histogram, noise and
-    spectrum; validation materials decide, the test is not looked at. Lines: parameter, direction; columns: score,
+    `cimp_core.rerendering.ROUTES` has the route with the least sum of ranks in histogram, noise and spectrum, column
+    ``ranks``; validation materials decide, the test is not looked at. Lines: parameter, direction; columns: score,
     route.
     """
     alone = table[table["change"] != "joint"].copy()
@@ -185,7 +185,10 @@ def preferred_routes(table: pd.DataFrame, cases: Sequence[Case]) -> pd.DataFrame
     ]
     alone["direction"] = np.where(moved, "raised", "lowered")
     by = ["parameter", "direction", "route"]
-    return alone.groupby(by)[["histogram", "psnr", "noise", "spectrum"]].mean().unstack("route")
+    means = alone.groupby(by)[["histogram", "psnr", "noise", "spectrum"]].mean().unstack("route")
+    tried = [route for route in ("unchanged", "analytic", "generator") if route in means["noise"]]
+    ranks = sum(means[score][tried].rank(axis=1) for score in ("histogram", "noise", "spectrum"))
+    return means.join(pd.concat({"ranks": ranks}, axis=1))
 
 
 def sweep_cases(

@@ -18,15 +18,14 @@ import numpy as np
 from ..dataset import Dataset, open_dataset
 from ..renderer import Renderer
 from ..results import update_results
-from ..style import PROFILES, StyleConfig, StyleValidation, train_style
+from ..style import PAIRS, PROFILES, StyleConfig, StyleValidation, prepare_pairs, train_style
 from ..training import make_config
 from ..weights import load
 from .restyling import chosen_images, evaluate, restyling_rows, routes
 from .restyling_cases import cases_of
-from .restyling_scores import Reader
 from .rows import print_rows
 
-__all__ = ["VARIANTS", "train_variants", "variant_config", "variant_rows"]
+__all__ = ["SHOWN", "VARIANTS", "train_variants", "variant_config", "variant_rows"]
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
@@ -34,10 +33,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_cycle": {"cycle": 0.0},
     "no_embedding": {"embedding": 0.0},
     "no_identity": {"identity": 0.0},
+    "no_truth": {"truth": 0.0, "noise": 0.0},
+    "laboratory": {"truth": 0.0, "noise": 0.0},
     "raw_settings": {"condition": "raw"},
     "no_condition": {"condition": "none"},
 }
-"""What is changed in `StyleConfig`. Without the adversarial term there is no critic."""
+"""What is changed in `StyleConfig`. Without the adversarial term there is no critic.
+
+``laboratory`` learns from the images as they were taken, unpaired, and ``no_truth``, with the same terms, from settings
+drawn at random.
+"""
+
+SHOWN = ("psnr", "ssim", "noise", "histogram")
+"""Scores of `restyling_scores` that tell variants apart."""
 
 
 def variant_config(name: str, base: StyleConfig, samples: int, seed: int = 0) -> StyleConfig:
@@ -48,14 +56,22 @@ def variant_config(name: str, base: StyleConfig, samples: int, seed: int = 0) ->
 
 
 def train_variants(
-    train: Dataset, val: Dataset, base: StyleConfig, samples: int, work: str | Path, *, encoder: Any = None
+    train: Dataset,
+    val: Dataset,
+    base: StyleConfig,
+    samples: int,
+    work: str | Path,
+    *,
+    encoder: Any = None,
+    pairs: int = PAIRS["full"],
 ) -> dict[str, Renderer]:
     """Renderers of all `VARIANTS` after `samples` images each, in folders of their own below `work`."""
-    found = {}
+    again, found = prepare_pairs(train, Path(work) / "pairs", pairs), {}
     for name in VARIANTS:
         config = variant_config(name, base, samples)
         check = StyleValidation(val, config, load(config.encoder) if encoder is None else encoder, batches=2)
-        found[name] = train_style(train, config, Path(work) / name, encoder=encoder, validate=check)
+        paired = None if name == "laboratory" else again
+        found[name] = train_style(train, config, Path(work) / name, encoder=encoder, pairs=paired, validate=check)
     return found
 
 
@@ -66,9 +82,9 @@ def variant_rows(
     common: Mapping,
     *,
     images: int = 40,
-    reader: Reader | None = None,
 ) -> list[dict]:
-    """``ablation.style.SCORE.joint.VARIANT``, and the same of arithmetic and of the image left as it is.
+    """``ablation.style.SCORE.joint.VARIANT`` of the scores `SHOWN`, ``ablation.style.gap.own.VARIANT``, and the same of
+    arithmetic, of the image left as it is and of a second recording.
 
     Of joint changes of all six settings, two an image of `part`.
     """
@@ -78,8 +94,9 @@ def variant_rows(
     ways = {name: routes(renderer)["generator"] for name, renderer in renderers.items()}
     ways |= {name: known[name] for name in ("unchanged", "analytic", "recording")}
     encoders = {"own": first.conditioner.encoder}
-    table = evaluate(cases, ways, reader=reader, encoders=encoders)
-    return restyling_rows(table, np.asarray(part.sessions), common, prefix="ablation.style")
+    table = evaluate(cases, ways, encoders=encoders)
+    rows = restyling_rows(table, np.asarray(part.sessions), common, prefix="ablation.style")
+    return [row for row in rows if row["name"].split(".")[2] in (*SHOWN, "gap")]
 
 
 def main() -> None:
@@ -88,7 +105,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, help="a twin")
     parser.add_argument("--work", type=Path, required=True, help="folder of the trainings; a run goes on in it")
     parser.add_argument("--out", type=Path, required=True, help="results file; rows of the same name are replaced")
-    parser.add_argument("--samples", type=int, default=1_600, help="images that each variant sees")
+    parser.add_argument("--samples", type=int, default=6_400, help="images that each variant sees")
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--profile", default="full")
     arguments = parser.parse_args()
@@ -98,7 +115,7 @@ def main() -> None:
     common |= {"command": "python -m cimp_core.study.restyling_ablation TWIN"}
     common["twin_version"] = data.attributes.get("twin_version")
     renderers = train_variants(train, val, PROFILES["full"], arguments.samples, arguments.work)
-    rows = variant_rows(renderers, train, val, common, images=arguments.images, reader=Reader(train, val))
+    rows = variant_rows(renderers, train, val, common, images=arguments.images)
     update_results(arguments.out, rows)
     print_rows(rows)
 

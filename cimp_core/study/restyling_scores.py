@@ -84,12 +84,14 @@ def lattice_shift(made: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _centre(power: np.ndarray, y: int, x: int, reach: int) -> np.ndarray:
-    """Centre of the strongest peak within `reach` of a place, by the powers next to its highest."""
+    """Centre of the strongest peak within `reach` of a place, by the powers next to its highest; ``nan`` if none."""
     top, left = max(1, y - reach), max(1, x - reach)
     window = power[top : min(y + reach + 1, power.shape[0] - 1), left : min(x + reach + 1, power.shape[1] - 1)]
     a, b = np.unravel_index(window.argmax(), window.shape)
     y, x = top + a, left + b
     near = power[y - 1 : y + 2, x - 1 : x + 2]
+    if not near.sum():  # a picture that is clipped everywhere
+        return np.full(2, np.nan)
     steps = np.arange(-1, 2)
     return np.array([y + near.sum(1) @ steps / near.sum(), x + near.sum(0) @ steps / near.sum()])
 
