@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Calibration:
         """Number of sessions."""
         return len(self.scores)
 
-    @property
+    @cached_property
     def overall(self) -> np.ndarray:
         """Largest score of each image, (n,)."""
         return np.nan_to_num(self.scores, nan=0.0).max(axis=1, initial=0.0)
@@ -88,18 +89,21 @@ class Calibration:
         """Whether a picture lies further off than every one of the sessions'."""
         return bool(distance > self.distance.max()) if self.sessions else True
 
-    def half_width(self, level: float = 0.05) -> np.ndarray:
-        """In units of `KINDS`' scores: from which on 1 - level of the recorded values lie, (len(KINDS),).
-
-        Infinite where there are too few values.
-        """
+    @cached_property
+    def half_widths(self) -> np.ndarray:
+        """Within which 95 % of the scores lie, (len(KINDS),); infinite where there are too few sessions to say."""
         out = np.full(self.scores.shape[1], math.inf)
         for k, column in enumerate(self.scores.T):
             known = np.sort(column[np.isfinite(column)])
-            place = math.ceil((1 - level) * (len(known) + 1)) - 1
+            place = math.ceil(0.95 * (len(known) + 1) - 1e-9) - 1
             if place < len(known):
                 out[k] = known[place]
         return out
+
+    @cached_property
+    def of_settings(self) -> np.ndarray:
+        """`setting_scores` of the sessions, (n, 7)."""
+        return setting_scores(self.scores)
 
 
 @dataclass(frozen=True)

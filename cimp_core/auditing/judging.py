@@ -12,7 +12,7 @@ from ..metadata import PARAMETERS, UNITS, Acquisition
 from ..models.settings_reader import CHECKS, SettingsReader
 from .calibration import Calibration, Calibrations, p_value, setting_scores
 from .evidence import ABSOLUTE_ONLY, Gaussians, conditional, picture_scores, predict_settings, residuals
-from .measuring import SMALLEST, Measured
+from .measuring import SMALLEST, TEXTURE, Measured
 from .scoring import scores_from
 
 __all__ = ["CLIPPED", "LEVEL", "TELLS", "CheckAudit", "ImageAudit", "SettingAudit", "judge"]
@@ -22,6 +22,9 @@ LEVEL = 0.01
 
 CLIPPED = 0.002
 """Share of the pixels piled up at one end of the range from which on an image is called clipped."""
+
+EMPTY = 0.4
+"""Share of the values that a smooth histogram would have, but that do not occur, from which on counts are rescaled."""
 
 TELLS = 0.5
 """A picture tells a setting where 95 % of the recorded values lie within this part of the laboratory's own range."""
@@ -87,7 +90,8 @@ class ImageAudit:
         Why it disagrees, or why nothing can be told.
     settings : dict of str to SettingAudit
     checks : dict of str to CheckAudit
-        ``clipped``, ``resampled``, ``contrast``, ``like`` (those it was calibrated on), ``duplicate``.
+        ``clipped``, ``levels`` (values of the histogram that do not occur), ``resampled``, ``contrast``, ``like``
+        (the pictures that it was calibrated on), ``duplicate``.
     doubted : tuple of str
         Settings that should not be used: those that disagree, and those of which one must be wrong.
     """
@@ -126,11 +130,11 @@ def judge(
     level : float
         Rate of false alarms of an image, over its settings and the checks ``resampled`` and ``contrast`` together.
     """
-    clipped = _clipped(measured)
+    facts = {"clipped": _clipped(measured), "levels": _levels(measured)}
     key = calibrations.key(measured.side, measured.absolute)
     nothing = _why_nothing(measured, key, calibrations, level)
     if nothing:
-        return _untold(acquisition, nothing, {"clipped": clipped})
+        return _untold(acquisition, nothing, facts)
     part, scale = calibrations.parts[key], calibrations.scales[key]
     normalizer = net.config.normalizer
     told = predict_settings(net, measured.features[None])
@@ -139,26 +143,26 @@ def judge(
     if part.unlike(float(distance[0])):
         return _untold(
             acquisition, f"the picture is unlike those of all {part.sessions} sessions of the calibration",
-            {"clipped": clipped, "like": CheckAudit("cannot tell", "unlike the pictures of the calibration")},
+            facts | {"like": CheckAudit("cannot tell", "unlike the pictures of the calibration")},
         )  # fmt: skip
     used = np.array([measured.absolute or name not in ABSOLUTE_ONLY for name in PARAMETERS])
     case = _Case(told, values, used & np.isfinite(values), logits[0], scale, part.threshold(level))
     scores = case.scores()
     blamed, ambiguous = case.blame()
     own = setting_scores(scores[None])[0]
-    p_own = [float(p_value(own[j], setting_scores(part.scores)[:, j])) for j in range(_N)]
+    p_own = [float(p_value(own[j], part.of_settings[:, j])) for j in range(_N)]
     settings = {}
     for j, name in enumerate(PARAMETERS):
         seen = _Seen(j, acquisition, case, part, net, blamed, ambiguous)
         settings[name] = seen.audit(p_own[j], float(p_value(own[j], part.overall)), measured.absolute)
-    checks = {"clipped": clipped} | _checks(scores, part, level) | {"like": CheckAudit("agrees")}
+    checks = facts | _checks(scores, part, level) | {"like": CheckAudit("agrees")}
     p = float(p_value(np.nanmax(scores), part.overall))
     reasons = _reasons(settings, checks, ambiguous)
     told_any = any(s.verdict == "agrees" for s in settings.values())
     verdict = "disagrees" if reasons else "agrees" if told_any else "cannot tell"
     if verdict == "cannot tell":
         reasons = ("no setting that is recorded can be told from this picture",)
-    reasons += (clipped.why,) if clipped.why else ()
+    reasons += (checks["clipped"].why,) if checks["clipped"].why else ()
     doubted = tuple(PARAMETERS[j] for j in sorted({*blamed, *ambiguous}))
     return ImageAudit(verdict, p, reasons, settings, checks, doubted)
 
@@ -231,7 +235,7 @@ class _Seen:
             verdict = "missing" if recorded is None else "cannot tell"
             return SettingAudit(recorded, verdict, "the scale of the intensities is not known")
         mean, covariance = self.case.told.mean[0], self.case.told.covariance[0]
-        widths = self.part.half_width() * self.case.scale
+        widths = self.part.half_widths * self.case.scale
         half = widths[self.j] * math.sqrt(covariance[self.j, self.j])
         predicted = self._interval(mean[self.j], half)
         trusted = [k for k in np.flatnonzero(self.case.known) if k not in self.blamed and k not in self.ambiguous]
@@ -275,6 +279,16 @@ def _clipped(measured: Measured) -> CheckAudit:
     return CheckAudit("disagrees", "clipped: " + ", ".join(found)) if found else CheckAudit("agrees")
 
 
+def _levels(measured: Measured) -> CheckAudit:
+    """A fact, as clipping is: it needs no calibration, and says so of any picture."""
+    if not measured.statistics.size:
+        return CheckAudit("cannot tell")
+    empty = -math.expm1(min(float(measured.statistics[TEXTURE.index("levels") - len(TEXTURE)]), 0.0))
+    if empty < EMPTY:
+        return CheckAudit("agrees")
+    return CheckAudit("disagrees", f"rescaled: {empty:.0%} of the values that the histogram should have do not occur")
+
+
 def _checks(scores: np.ndarray, part: Calibration, level: float) -> dict[str, CheckAudit]:
     words = {
         "resampled": "the noise is that of a resampled or rescaled image",
@@ -292,7 +306,7 @@ def _reasons(settings: dict, checks: dict, ambiguous: Sequence[int]) -> tuple[st
     found = [f"{n.replace('_', ' ')}: {s.why}" for n, s in settings.items() if s.verdict == "disagrees"]
     if ambiguous:
         found.append(settings[PARAMETERS[ambiguous[0]]].why)
-    return (*found, *(checks[name].why for name in CHECKS if checks[name].verdict == "disagrees"))
+    return (*found, *(checks[name].why for name in ("levels", *CHECKS) if checks[name].verdict == "disagrees"))
 
 
 def _why_nothing(measured: Measured, key: tuple | None, calibrations: Calibrations, level: float) -> str:
@@ -316,10 +330,10 @@ def _untold(acquisition: Acquisition, why: str, checks: dict[str, CheckAudit]) -
         recorded = getattr(acquisition, name)
         verdict = "missing" if recorded is None else "cannot tell"
         settings[name] = SettingAudit(recorded, verdict, acquisition.missing[name] if recorded is None else why)
-    checks = {n: checks.get(n, CheckAudit("cannot tell", why)) for n in ("clipped", *CHECKS, "like")}
-    clipped = checks["clipped"]
-    reasons = (why, clipped.why) if clipped.verdict == "disagrees" else (why,)
-    return ImageAudit("cannot tell", None, reasons, settings, checks)
+    checks = {n: checks.get(n, CheckAudit("cannot tell", why)) for n in ("clipped", "levels", *CHECKS, "like")}
+    facts = [checks[name].why for name in ("levels", "clipped") if checks[name].verdict == "disagrees"]
+    verdict = "disagrees" if checks["levels"].verdict == "disagrees" else "cannot tell"
+    return ImageAudit(verdict, None, (*facts, why), settings, checks)
 
 
 def with_unit(value: float, name: str) -> str:

@@ -122,7 +122,7 @@ def _columns() -> list[str]:
     heads = ["file", "image", "title", "verdict", "p", "reasons", "doubted"]
     own = ("recorded", "verdict", "why", "residual", "residual_given", "p", "p_family")
     heads += [f"{n}.{part}" for n in PARAMETERS for part in (*own, *(f"{p}{e}" for p in _PAIRS for e in _ENDS))]
-    checks = ("clipped", "resampled", "contrast", "like", "duplicate")
+    checks = ("clipped", "levels", "resampled", "contrast", "like", "duplicate")
     return heads + [f"{name}.{part}" for name in checks for part in ("verdict", "p", "why")]
 
 
