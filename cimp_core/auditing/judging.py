@@ -23,7 +23,7 @@ LEVEL = 0.01
 CLIPPED = 0.002
 """Share of the pixels piled up at one end of the range from which on an image is called clipped."""
 
-EMPTY = 0.4
+EMPTY = 0.8
 """Share of the values that a smooth histogram would have, but that do not occur, from which on counts are rescaled."""
 
 TELLS = 0.5

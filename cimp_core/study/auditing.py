@@ -22,7 +22,7 @@ from ..auditing.duplicates import find_duplicates
 from ..auditing.evidence import KINDS, predict_settings
 from ..auditing.judging import ImageAudit, judge
 from ..auditing.lab import shipped
-from ..auditing.measuring import Measured, measure
+from ..auditing.measuring import TEXTURE, Measured, measure
 from ..auditing.scoring import raw_scores_of
 from ..dataset import Dataset, open_dataset
 from ..digital_twin import reacquire
@@ -41,6 +41,12 @@ SEED, SESSIONS = 43, 800
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Rates of false alarms that are asked for."""
+
+PICTURES = 250
+"""Sessions of which pictures with a fault are made, and duplicates."""
+
+OTHER_KINDS = {"128_px": (128, True), "64_px": (64, True), "other_scale": (256, False)}
+"""Kinds of images with a calibration of their own: side [px] of the middle, and whether the intensity scale is known."""
 
 LATTICE = 40e-12
 """Pixel size [m] below which atoms are resolved; with a spot in the spectrum it is lattice resolution."""
@@ -62,6 +68,8 @@ def score_of(measured: Measured, acquisition: Acquisition, objects: Sequence[str
     """Score of what should object."""
     if objects == ("clipped",):
         return measured.clipped_low + measured.clipped_high
+    if objects == ("levels",):
+        return -float(measured.statistics[TEXTURE.index("levels") - len(TEXTURE)]) if measured.statistics.size else 0.0
     if measured.flat:
         return 0.0  # nothing can be told, so nothing objects
     net, calibrations = shipped()
@@ -89,10 +97,15 @@ def _right(audit: ImageAudit, fault: Fault) -> bool:
     return audit.checks[fault.objects[0]].verdict == "disagrees"
 
 
-def measure_faults(
-    data: Dataset, rows: Sequence[int], names: Sequence[str] = tuple(FAULTS)
-) -> Iterator[dict[str, Any]]:
+def measure_faults(data: Dataset, rows: Sequence[int], pictures: int = PICTURES) -> Iterator[dict[str, Any]]:
     """One line for each image (one of each session) and fault, and for each image as it is.
+
+    Parameters
+    ----------
+    rows : sequence of int
+        Images.
+    pictures : int
+        Of the first so many, faults of the picture are made too, which have to be simulated.
 
     Yields
     ------
@@ -101,18 +114,20 @@ def measure_faults(
         ``lattice``, ``clipped`` (as it is), ``p``; for the image as it is ``scores`` by fault instead of ``score``.
     """
     net, calibrations = shipped()
-    for i in map(int, rows):
+    for done, i in enumerate(map(int, rows)):
         image, settings = data.image(i), data.acquisition(i)
         own = measure(image, absolute=True)
         about = {"image": i, "session": data.sessions[i]}
         about["lattice"] = settings.pixel_size < LATTICE and strongest_spot(image)[1] >= CONTRAST
         about["clipped"] = float(np.mean((image == 0) | (image == 65535))) >= UNCLIPPED
         audit = judge(own, settings, net, calibrations)
+        names = [name for name in FAULTS if done < pictures or not FAULTS[name].new_picture]
         plain = {name: score_of(own, settings, FAULTS[name].objects) for name in names}
         flags = {"objects": audit.verdict == "disagrees", "right": True, "unlike": _unlike(audit)}
         yield about | flags | {"fault": "", "scores": plain, "p": audit.p, "named_clipped": _is_clipped(audit)}
-        for number, name in enumerate(names):
-            fault = FAULTS[name]
+        for number, (name, fault) in enumerate(FAULTS.items()):
+            if name not in names:
+                continue
             planted = fault.plant(data, i, np.random.default_rng(np.random.SeedSequence(SEED, spawn_key=(i, number))))
             if planted is None:
                 continue
@@ -134,6 +149,21 @@ def _unlike(audit: ImageAudit) -> bool:
 
 def _is_clipped(audit: ImageAudit) -> bool:
     return audit.checks["clipped"].verdict == "disagrees"
+
+
+def other_kind_rows(data: Dataset, rows: Sequence[int], common: Mapping) -> list[dict]:
+    """False alarms at the calibrations for smaller images and for those without a known intensity scale."""
+    net, calibrations = shipped()
+    sessions, out = data.sessions[np.asarray(rows)], []
+    for name, (side, absolute) in OTHER_KINDS.items():
+        start = (min(data.shape(int(rows[0]))) - side) // 2
+        middle = slice(start, start + side)
+        seen = ((measure(data.image(int(i))[middle, middle], absolute=absolute), int(i)) for i in rows)
+        judged = [judge(measured, data.acquisition(i), net, calibrations) for measured, i in seen]
+        p = np.array([1.0 if audit.p is None else audit.p for audit in judged])
+        hit = (p <= LEVEL + 1e-12).astype(float)
+        out.append(row(f"audit.false_alarms.{name}", *_interval(hit.mean(), np.mean, sessions, hit), common))
+    return out
 
 
 def duplicate_lines(data: Dataset, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -230,7 +260,8 @@ def audit_rows(data: Dataset, profile: str = "full", command: str = "") -> tuple
     lines = list(measure_faults(data, rows))
     out = false_alarm_rows([line for line in lines if not line["fault"]], common)
     out += fault_rows(lines, common)
-    out += duplicate_rows(list(duplicate_lines(data, rows)), common)
+    out += other_kind_rows(data, rows, common)
+    out += duplicate_rows(list(duplicate_lines(data, rows[:PICTURES])), common)
     return out, lines
 
 
