@@ -46,7 +46,7 @@ PICTURES = 250
 """Sessions of which pictures with a fault are made, and duplicates."""
 
 OTHER_KINDS = {"128_px": (128, True), "64_px": (64, True), "other_scale": (256, False)}
-"""Kinds of images with a calibration of their own: side [px] of the middle, and whether the intensity scale is known."""
+"""Images with a calibration of their own: side [px] of the middle, and whether the intensity scale is known."""
 
 LATTICE = 40e-12
 """Pixel size [m] below which atoms are resolved; with a spot in the spectrum it is lattice resolution."""
