@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -136,25 +137,23 @@ def make_twin(
     CimpError
         The file exists and `force` is false, or its folder does not exist.
     """
-    if images < 1:
-        raise OutOfRangeError(f"images is {images}: it must be at least 1")
-    if seed < 0:  # before anything is drawn from it
-        raise OutOfRangeError(f"seed is {seed}: it must be at least 0")
-    return write_sessions(path, _session_lengths(seed, images), size, seed, workers, force, progress)
+    lengths = partial(_session_lengths, seed, images)
+    return write_sessions(path, images, lengths, size, seed, workers, force, progress)
 
 
 def write_sessions(
     path: str | os.PathLike,
-    lengths: list[int],
+    images: int,
+    lengths: Callable[[], list[int]],
     size: int,
     seed: int,
     workers: int | None,
     force: bool,
     progress: Callable[[int], object] | None,
 ) -> Path:
-    """Make the first ``lengths[k]`` images of each session ``k`` and write them; the rest as in `make_twin`."""
-    path, images = Path(path), sum(lengths)
-    for name, value, least in (("size", size, 16), ("seed", seed, 0), ("workers", workers, 1)):
+    """As `make_twin`, of each session ``k`` the first ``lengths()[k]`` images; asked for once all else is in order."""
+    path = Path(path)
+    for name, value, least in (("images", images, 1), ("size", size, 16), ("seed", seed, 0), ("workers", workers, 1)):
         if value is not None and value < least:
             raise OutOfRangeError(f"{name} is {value}: it must be at least {least}")
     if not path.parent.is_dir():
@@ -166,7 +165,7 @@ def write_sessions(
         raise CimpError(
             f"{path}: {needed / 1e9:.1f} GB needed while it is made, {free / 1e9:.1f} GB free in its folder"
         )
-    jobs = [(seed, k, count, size) for k, count in enumerate(lengths)]
+    jobs = [(seed, k, count, size) for k, count in enumerate(lengths())]
     stored: list[dict] = []
     # Gain and offset follow the image, so settings are complete only after the last: pixels wait on disk.
     with tempfile.TemporaryFile(dir=path.parent) as spool:

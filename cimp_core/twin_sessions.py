@@ -53,7 +53,8 @@ def make_sessions(
     drawn = [
         int(random_stream(seed, SESSION_CHOICE, k).integers(open_session(seed, k)[0].images)) for k in range(sessions)
     ]
-    return write_sessions(path, [number + 1 for number in drawn], size, seed, workers, force, progress)
+    lengths = [number + 1 for number in drawn]
+    return write_sessions(path, sum(lengths), lambda: lengths, size, seed, workers, force, progress)
 
 
 def last_of_sessions(data: Dataset) -> Dataset:
