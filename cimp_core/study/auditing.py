@@ -20,7 +20,7 @@ import numpy as np
 from ..auditing.calibration import one_image_each, setting_scores
 from ..auditing.duplicates import find_duplicates
 from ..auditing.evidence import KINDS, predict_settings
-from ..auditing.judging import ImageAudit, judge
+from ..auditing.judging import LEVEL, ImageAudit, judge
 from ..auditing.lab import shipped
 from ..auditing.measuring import TEXTURE, Measured, measure
 from ..auditing.scoring import raw_scores_of
@@ -46,7 +46,7 @@ PICTURES = 250
 """Sessions of which pictures with a fault are made, and duplicates."""
 
 OTHER_KINDS = {"128_px": (128, True), "64_px": (64, True), "other_scale": (256, False)}
-"""Images with a calibration of their own: side [px] of the middle, and whether the intensity scale is known."""
+"""Images with a calibration of their own: side [px] of the middle; whether the intensity scale is known."""
 
 LATTICE = 40e-12
 """Pixel size [m] below which atoms are resolved; with a spot in the spectrum it is lattice resolution."""
