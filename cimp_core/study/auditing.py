@@ -247,6 +247,7 @@ def duplicate_rows(lines: Sequence[Mapping], common: Mapping) -> list[dict]:
         curve = _interval(area_under_curve(again, scores), area_under_curve, sessions, again, scores)
         out.append(row(f"audit.auroc.duplicate.{kind}", *curve, common))
         out.append(row(f"audit.detection.duplicate.{kind}", *_interval(found.mean(), np.mean, sessions, found), common))
+    out.append(row("audit.images.duplicate", len(again), float("nan"), float("nan"), common))
     wrong = np.array([line["objects"] for line in by_kind["again"]], float)
     out.append(row("audit.false_alarms.duplicate", *_interval(wrong.mean(), np.mean, sessions, wrong), common))
     return out
