@@ -89,14 +89,18 @@ seed = 0
 # Velox files of one image each of sessions that the encoder never saw, a third of them spoilt on purpose.
 
 # %%
-images, checked = {"smoke": (12, 12), "book": (30, 100), "full": (60, 130)}[profile]
+images, checked, share = {
+    "smoke": (12, 12, 0.6),
+    "book": (30, 100, 0.12),
+    "full": (60, 130, 0.12),
+}[profile]
 if data == "twin":
     dataset = cimp.twin(*{"smoke": (240, 96)}.get(profile, (7330, 256)), seed=0)
 else:
     dataset = cimp.open_dataset(data)
 version = dataset.attributes.get("twin_version")
 try:
-    held_out = dataset.split("session", seed=0)[2]
+    held_out = dataset.split("session", test=share, seed=0)[2]
 except cimp.CimpError as error:
     print(f"all images are used: {error}")
     held_out = dataset

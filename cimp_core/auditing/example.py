@@ -67,6 +67,6 @@ def write_faulty_drive(folder: str | os.PathLike, data: Dataset, images: int = 2
             planted[file] = kind
     if chosen:
         file = "day_01/copy.emd"
-        write_velox(folder / file, data.image(chosen[-1]).astype(np.uint16), data.acquisition(chosen[-1]))
+        write_velox(folder / file, data.image(chosen[0]).astype(np.uint16), data.acquisition(chosen[0]))
         planted[file] = "a copy"
     return planted

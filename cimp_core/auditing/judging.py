@@ -10,6 +10,7 @@ import numpy as np
 
 from ..metadata import PARAMETERS, UNITS, Acquisition
 from ..models.settings_reader import CHECKS, SettingsReader
+from ..retrieval import with_unit
 from .calibration import Calibration, Calibrations, p_value, setting_scores
 from .evidence import ABSOLUTE_ONLY, Gaussians, conditional, picture_scores, predict_settings, residuals
 from .measuring import SMALLEST, TEXTURE, Measured
@@ -253,8 +254,12 @@ class _Seen:
         name = PARAMETERS[self.j]
         if self.j in self.blamed:
             shown = likely or predicted
-            says = f"{with_unit(shown[1], name)} to {with_unit(shown[2], name)}" if shown else "another value"
-            return "disagrees", f"recorded {with_unit(getattr(self.acquisition, name), name)}, likely {says}"
+            says = (
+                f"{with_unit(shown[1], UNITS[name])} to {with_unit(shown[2], UNITS[name])}"
+                if shown
+                else "another value"
+            )
+            return "disagrees", f"recorded {with_unit(getattr(self.acquisition, name), UNITS[name])}, likely {says}"
         if self.j in self.ambiguous:
             others = " or ".join(PARAMETERS[k].replace("_", " ") for k in self.ambiguous)
             return "cannot tell", f"one of {others} must be wrong"
@@ -334,13 +339,3 @@ def _untold(acquisition: Acquisition, why: str, checks: dict[str, CheckAudit]) -
     facts = [checks[name].why for name in ("levels", "clipped") if checks[name].verdict == "disagrees"]
     verdict = "disagrees" if checks["levels"].verdict == "disagrees" else "cannot tell"
     return ImageAudit(verdict, None, (*facts, why), settings, checks)
-
-
-def with_unit(value: float, name: str) -> str:
-    """Three digits in the unit that people use: 1.8e-11 -> "18 pm"."""
-    factor, unit = SHOWN[UNITS[name]]
-    return f"{value * factor:.3g}" + (f" {unit}" if unit else "")
-
-
-SHOWN = {"m": (1e12, "pm"), "s": (1e6, "µs"), "rad": (1e3, "mrad"), "A": (1e12, "pA"), "": (1.0, "")}
-"""Factor from SI and the name of the unit that tables show."""

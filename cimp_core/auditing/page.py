@@ -9,8 +9,9 @@ from importlib import resources
 
 import numpy as np
 
-from ..metadata import PARAMETERS
-from .judging import ImageAudit, SettingAudit, with_unit
+from ..metadata import PARAMETERS, UNITS
+from ..retrieval import with_unit
+from .judging import ImageAudit, SettingAudit
 from .report import AuditReport
 
 __all__ = ["page"]
@@ -58,8 +59,10 @@ def page(report: AuditReport) -> str:
 def _about(report: AuditReport) -> str:
     about = report.about
     said = f"{len(report)} images. False alarms asked for: {about.get('level', 0):.2g} an image."
-    sessions = "; ".join(f"{n} sessions ({kind})" for kind, n in about.get("sessions", {}).items())
-    return f"{said} Calibrated on {about.get('calibration', {}).get('source', 'nothing')}: {sessions}."
+    source, sessions = about.get("calibration", {}).get("source"), about.get("sessions", {})
+    name = "simulated images (the twin)" if source == "twin" else str(source)
+    counts = "; ".join(f"{n} ({kind})" for kind, n in sessions.items())
+    return f"{said} Calibrated on {name}, one image each of so many sessions: {counts}."
 
 
 def _row(image: ImageAudit, with_picture: bool) -> str:
@@ -80,16 +83,17 @@ def _row(image: ImageAudit, with_picture: bool) -> str:
 
 def _setting(name: str, setting: SettingAudit) -> str:
     kind = setting.verdict.replace(" ", "-")
-    recorded = "missing" if setting.recorded is None else with_unit(setting.recorded, name)
+    recorded = "missing" if setting.recorded is None else with_unit(setting.recorded, UNITS[name])
     lines = [f'<b class="{kind}">{escape(recorded)}</b>']
     if setting.recorded is not None:
         lines.append(escape(setting.verdict))
     if setting.residual is not None:
-        lines.append(f"{setting.residual:+.1f} σ, p {setting.p:.2g}" if setting.p is not None else "")
+        given = "" if setting.residual_given is None else f" ({setting.residual_given:+.1f} given the others)"
+        lines.append(f"{setting.residual:+.1f} σ{given}" + ("" if setting.p is None else f", p {setting.p:.2g}"))
     if setting.predicted is not None and setting.verdict in ("agrees", "disagrees"):
         shown = (setting.likely or setting.predicted) if setting.verdict == "disagrees" else setting.predicted
         says = "likely" if setting.verdict == "disagrees" else "picture"
-        lines.append(f"{says} {with_unit(shown[1], name)} to {with_unit(shown[2], name)}")
+        lines.append(f"{says} {with_unit(shown[1], UNITS[name])} to {with_unit(shown[2], UNITS[name])}")
     sort = -1 if setting.p is None else 1 - setting.p
     return f'<td data-sort="{sort}" title="{escape(setting.why)}">{"<br>".join(filter(None, lines))}</td>'
 
