@@ -16,7 +16,7 @@ from .study.auditing_faults import FAULTS
 
 __all__ = ["calibration", "fault_table", "residuals", "told"]
 
-VERDICTS = {"agrees": OKABE_ITO[2], "cannot tell": "0.75", "missing": "0.9", "disagrees": OKABE_ITO[5]}
+VERDICTS = {"agrees": OKABE_ITO[2], "cannot tell": "0.75", "missing": "0.9", "disagrees": OKABE_ITO[3]}
 _SHORT = [name.replace("_", " ").removeprefix("detector ") for name in PARAMETERS]
 
 
@@ -45,7 +45,7 @@ def residuals(report: AuditReport, planted: Mapping[str, str]) -> mpl.figure.Fig
     """
     figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
     rng = np.random.default_rng(0)
-    for wrong, colour, label in ((False, OKABE_ITO[0], "as recorded"), (True, OKABE_ITO[5], "with a fault")):
+    for wrong, colour, label in ((False, OKABE_ITO[0], "as recorded"), (True, OKABE_ITO[3], "with a fault")):
         points = [
             (j + 0.3 * (rng.random() - 0.5), image.settings[name].residual_given)
             for image in report

@@ -169,6 +169,25 @@ def test_wrong_units_are_found_named_and_corrected(sessions):
     assert found >= 0.8 * len(range(0, len(sessions), 12))
 
 
+def test_settings_of_another_image_are_doubted_together_not_one_by_one(sessions):
+    net, calibrations = shipped()
+    names, whole = sessions.sessions, 0
+    for i in range(0, len(sessions), 9):
+        others = np.flatnonzero(names != names[i])
+        seen = measure(sessions.image(i), absolute=True)
+        audit = judge(seen, sessions.acquisition(int(others[7 * i % len(others)])), net, calibrations)
+        together = [n for n, s in audit.settings.items() if s.why.startswith("the settings together")]
+        if together:
+            whole += 1
+            assert audit.verdict == "disagrees" and audit.doubted == PARAMETERS
+            named = [n for n, s in audit.settings.items() if s.verdict == "disagrees"]
+            assert set(named) | set(together) == set(PARAMETERS)
+            for name in named:  # the picture alone speaks against these
+                s = audit.settings[name]
+                assert not s.predicted[1] <= s.recorded <= s.predicted[2]
+    assert whole >= 2
+
+
 def test_what_cannot_be_told_is_never_called_fine(sessions):
     image, settings = sessions.image(0), sessions.acquisition(0)
     net, calibrations = shipped()

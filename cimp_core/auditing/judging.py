@@ -27,6 +27,9 @@ CLIPPED = 0.002
 EMPTY = 0.8
 """Share of the values that a smooth histogram would have, but that do not occur, from which on counts are rescaled."""
 
+MOST = 3
+"""More settings than these are not named one by one: all of them together are then not those of the picture."""
+
 TELLS = 0.5
 """A picture tells a setting where 95 % of the recorded values lie within this part of the laboratory's own range."""
 
@@ -150,21 +153,24 @@ def judge(
     case = _Case(told, values, used & np.isfinite(values), logits[0], scale, part.threshold(level))
     scores = case.scores()
     blamed, ambiguous = case.blame()
+    strangers = [int(j) for j in np.flatnonzero(case.known)] if len(blamed) > MOST else []
+    if strangers:  # leaving out one after the other, the last ones go for no fault of theirs
+        blamed = [j for j in blamed if scores[j] >= case.threshold]
     own = setting_scores(scores[None])[0]
     p_own = [float(p_value(own[j], part.of_settings[:, j])) for j in range(_N)]
     settings = {}
     for j, name in enumerate(PARAMETERS):
-        seen = _Seen(j, acquisition, case, part, net, blamed, ambiguous)
+        seen = _Seen(j, acquisition, case, part, net, blamed, strangers or ambiguous, bool(strangers))
         settings[name] = seen.audit(p_own[j], float(p_value(own[j], part.overall)), measured.absolute)
     checks = facts | _checks(scores, part, level) | {"like": CheckAudit("agrees")}
     p = float(p_value(np.nanmax(scores), part.overall))
-    reasons = _reasons(settings, checks, ambiguous)
+    reasons = _reasons(settings, checks, strangers or ambiguous)
     told_any = any(s.verdict == "agrees" for s in settings.values())
     verdict = "disagrees" if reasons else "agrees" if told_any else "cannot tell"
     if verdict == "cannot tell":
         reasons = ("no setting that is recorded can be told from this picture",)
     reasons += (checks["clipped"].why,) if checks["clipped"].why else ()
-    doubted = tuple(PARAMETERS[j] for j in sorted({*blamed, *ambiguous}))
+    doubted = tuple(PARAMETERS[j] for j in sorted({*blamed, *ambiguous, *strangers}))
     return ImageAudit(verdict, p, reasons, settings, checks, doubted)
 
 
@@ -228,6 +234,7 @@ class _Seen:
     net: SettingsReader
     blamed: Sequence[int]
     ambiguous: Sequence[int]
+    strangers: bool = False  # whether all of them together, not one of them, must be wrong
 
     def audit(self, p: float, p_family: float, absolute: bool) -> SettingAudit:
         name = PARAMETERS[self.j]
@@ -260,6 +267,8 @@ class _Seen:
                 else "another value"
             )
             return "disagrees", f"recorded {with_unit(getattr(self.acquisition, name), UNITS[name])}, likely {says}"
+        if self.strangers:
+            return "cannot tell", "the settings together are not those of this picture"
         if self.j in self.ambiguous:
             others = " or ".join(PARAMETERS[k].replace("_", " ") for k in self.ambiguous)
             return "cannot tell", f"one of {others} must be wrong"
@@ -291,7 +300,7 @@ def _levels(measured: Measured) -> CheckAudit:
     empty = -math.expm1(min(float(measured.statistics[TEXTURE.index("levels") - len(TEXTURE)]), 0.0))
     if empty < EMPTY:
         return CheckAudit("agrees")
-    return CheckAudit("disagrees", f"rescaled: {empty:.0%} of the values that the histogram should have do not occur")
+    return CheckAudit("disagrees", f"rescaled: {empty:.1%} of the values that the histogram should have do not occur")
 
 
 def _checks(scores: np.ndarray, part: Calibration, level: float) -> dict[str, CheckAudit]:
@@ -309,8 +318,9 @@ def _checks(scores: np.ndarray, part: Calibration, level: float) -> dict[str, Ch
 
 def _reasons(settings: dict, checks: dict, ambiguous: Sequence[int]) -> tuple[str, ...]:
     found = [f"{n.replace('_', ' ')}: {s.why}" for n, s in settings.items() if s.verdict == "disagrees"]
-    if ambiguous:
-        found.append(settings[PARAMETERS[ambiguous[0]]].why)
+    unsure = [settings[PARAMETERS[j]].why for j in ambiguous if settings[PARAMETERS[j]].verdict == "cannot tell"]
+    if unsure:
+        found.append(unsure[0])
     return (*found, *(checks[name].why for name in ("levels", *CHECKS) if checks[name].verdict == "disagrees"))
 
 
