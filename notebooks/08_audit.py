@@ -272,6 +272,7 @@ def said(name):
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
+# %%
 facts = {
     "false alarms at 1 %": said("audit.false_alarms.verdict"),
     "AUROC, pixel size 2 x, lattice": said("audit.auroc.pixel_size_2x.lattice"),
