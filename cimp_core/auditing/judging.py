@@ -27,7 +27,7 @@ CLIPPED = 0.002
 EMPTY = 0.8
 """Share of the values that a smooth histogram would have, but that do not occur, from which on counts are rescaled."""
 
-MOST = 3
+MOST = 2
 """More settings than these are not named one by one: all of them together are then not those of the picture."""
 
 TELLS = 0.5
