@@ -278,6 +278,12 @@ def test_copies_are_found_in_any_type_and_repeats_are_none(sessions):
     pictures = [image, again, image.astype(np.float64), image.astype(">u2"), image.astype(np.int32), grey]
     found = find_duplicates([measure(p, absolute=False) for p in pictures])
     assert [(d.index, d.first, d.exact) for d in found] == [(2, 0, True), (3, 0, True), (4, 0, True), (5, 0, False)]
+    # A sharp lattice with little noise, recorded twice, is much alike, and still no copy.
+    y, x = np.mgrid[:128, :128]
+    lattice, rng = 20000 + 10000 * np.sin(x * np.pi / 3) * np.sin(y * np.pi / 3), np.random.default_rng(0)
+    twice = [measure(lattice + rng.normal(0, 350, lattice.shape), absolute=False) for _ in range(2)]
+    alike = float(twice[0].fingerprint.astype(float) @ twice[1].fingerprint.astype(float))
+    assert 0.7 < alike < 0.95 and find_duplicates(twice) == []
     flat = [measure(np.zeros((64, 64)), absolute=False)] * 2
     assert find_duplicates(flat) == []
 
