@@ -11,6 +11,7 @@ import torch
 
 import cimp_core as cimp
 from cimp_core.auditing import calibrate, measuring
+from cimp_core.auditing.blame import Case
 from cimp_core.auditing.calibration import (
     Calibration,
     Calibrations,
@@ -22,7 +23,7 @@ from cimp_core.auditing.calibration import (
 )
 from cimp_core.auditing.duplicates import find_duplicates
 from cimp_core.auditing.evidence import KINDS, Gaussians, conditional, residuals
-from cimp_core.auditing.judging import _Case, judge
+from cimp_core.auditing.judging import judge
 from cimp_core.auditing.lab import shipped
 from cimp_core.auditing.measuring import measure
 from cimp_core.auditing.spoiled import resampled, rescaled
@@ -101,7 +102,7 @@ def test_residuals_are_those_of_the_gaussian_with_missing_values_left_out():
 def case(mean, covariance, values, threshold=4.0):
     told = Gaussians(np.array(mean, float)[None], np.array(covariance, float)[None])
     values = np.array(values, float)
-    return _Case(told, values, np.isfinite(values), np.zeros(2), np.ones(len(KINDS)), threshold)
+    return Case(told, values, np.isfinite(values), np.zeros(2), np.ones(len(KINDS)), threshold)
 
 
 def test_blame_falls_on_the_one_wrong_value_though_it_disturbs_all():

@@ -11,10 +11,10 @@ import numpy as np
 from ..metadata import PARAMETERS, UNITS, Acquisition
 from ..models.settings_reader import CHECKS, SettingsReader
 from ..retrieval import with_unit
+from .blame import Case
 from .calibration import Calibration, Calibrations, p_value, setting_scores
-from .evidence import ABSOLUTE_ONLY, Gaussians, conditional, picture_scores, predict_settings, residuals
+from .evidence import ABSOLUTE_ONLY, conditional, picture_scores, predict_settings
 from .measuring import SMALLEST, TEXTURE, Measured
-from .scoring import scores_from
 
 __all__ = ["CLIPPED", "LEVEL", "TELLS", "CheckAudit", "ImageAudit", "SettingAudit", "judge"]
 
@@ -150,7 +150,7 @@ def judge(
             facts | {"like": CheckAudit("cannot tell", "unlike the pictures of the calibration")},
         )  # fmt: skip
     used = np.array([measured.absolute or name not in ABSOLUTE_ONLY for name in PARAMETERS])
-    case = _Case(told, values, used & np.isfinite(values), logits[0], scale, part.threshold(level))
+    case = Case(told, values, used & np.isfinite(values), logits[0], scale, part.threshold(level))
     scores = case.scores()
     blamed, ambiguous = case.blame()
     strangers = [int(j) for j in np.flatnonzero(case.known)] if len(blamed) > MOST else []
@@ -165,8 +165,8 @@ def judge(
     checks = facts | _checks(scores, part, level) | {"like": CheckAudit("agrees")}
     p = float(p_value(np.nanmax(scores), part.overall))
     reasons = _reasons(settings, checks, strangers or ambiguous)
-    told_any = any(s.verdict == "agrees" for s in settings.values())
-    verdict = "disagrees" if reasons else "agrees" if told_any else "cannot tell"
+    tellable = any(s.verdict == "agrees" for s in settings.values())
+    verdict = "disagrees" if reasons else "agrees" if tellable else "cannot tell"
     if verdict == "cannot tell":
         reasons = ("no setting that is recorded can be told from this picture",)
     reasons += (checks["clipped"].why,) if checks["clipped"].why else ()
@@ -175,61 +175,12 @@ def judge(
 
 
 @dataclass
-class _Case:
-    """One image: what is predicted, what is recorded (normalised), and which settings are compared."""
-
-    told: Gaussians
-    values: np.ndarray  # (7,)
-    known: np.ndarray  # (7,) bool
-    logits: np.ndarray  # (2,)
-    scale: np.ndarray
-    threshold: float
-
-    def residuals(self, known: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        alone, given = residuals(self.told, self.values[None], self.known if known is None else known)
-        return alone[0], given[0]
-
-    def scores(self) -> np.ndarray:
-        alone, given = self.residuals()
-        return scores_from(alone[None], given[None], self.logits[None])[0] / self.scale
-
-    def worst(self, known: np.ndarray) -> float:
-        """Largest score of the settings when only `known` are compared."""
-        alone, given = self.residuals(known)
-        sizes = np.abs(np.concatenate([alone, given])) / self.scale[: 2 * _N]
-        return float(np.nanmax(sizes, initial=0.0)) if known.any() else 0.0
-
-    def blame(self) -> tuple[list[int], list[int]]:
-        """Settings that disagree, and settings of which one must be wrong though not which.
-
-        Left out is each time the setting without which the others agree best, until they agree. Where leaving out any
-        one of several would do, none can be named.
-        """
-        known, blamed = self.known.copy(), []
-        while self.worst(known) >= self.threshold:
-            without = {j: self.worst(_minus(known, j)) for j in np.flatnonzero(known)}
-            enough = [int(j) for j, rest in without.items() if rest < self.threshold]
-            if len(enough) > 1:
-                return blamed, enough
-            j = enough[0] if enough else int(min(without, key=without.get))
-            blamed.append(j)
-            known = _minus(known, j)
-        return blamed, []
-
-
-def _minus(known: np.ndarray, j: int) -> np.ndarray:
-    out = known.copy()
-    out[j] = False
-    return out
-
-
-@dataclass
 class _Seen:
     """Setting j of a case."""
 
     j: int
     acquisition: Acquisition
-    case: _Case
+    case: Case
     part: Calibration
     net: SettingsReader
     blamed: Sequence[int]
@@ -289,8 +240,8 @@ def _clipped(measured: Measured) -> CheckAudit:
     if measured.flat:
         return CheckAudit("cannot tell")
     ends = {"darkest": measured.clipped_low, "brightest": measured.clipped_high}
-    found = [f"{share:.2%} of the pixels stand at the {end} value" for end, share in ends.items() if share >= CLIPPED]
-    return CheckAudit("disagrees", "clipped: " + ", ".join(found)) if found else CheckAudit("agrees")
+    found = ", ".join(f"{s:.2%} of the pixels stand at the {end} value" for end, s in ends.items() if s >= CLIPPED)
+    return CheckAudit("disagrees", f"clipped: {found}") if found else CheckAudit("agrees")
 
 
 def _levels(measured: Measured) -> CheckAudit:
