@@ -10,6 +10,7 @@ from .errors import CimpError, NotHAADFError, OutOfRangeError, SchemaError, Unre
 from .metadata import PARAMETERS, Acquisition, Normalizer
 
 if TYPE_CHECKING:
+    from .auditing import AuditReport, audit
     from .build import BuildReport, build_dataset
     from .dataset import Dataset, open_dataset
     from .denoising import Denoised, denoise
@@ -34,6 +35,8 @@ _HOME = {
     "rank_metadata": ".retrieval",
     "denoise": ".denoising",
     "Denoised": ".denoising",
+    "audit": ".auditing",
+    "AuditReport": ".auditing",
     "rerender": ".rerendering",
     "Rerendered": ".rerendering",
 }
@@ -41,6 +44,7 @@ _HOME = {
 __all__ = [
     "PARAMETERS",
     "Acquisition",
+    "AuditReport",
     "BuildReport",
     "CimpError",
     "Dataset",
@@ -52,6 +56,7 @@ __all__ = [
     "Rerendered",
     "SchemaError",
     "UnreadableFileError",
+    "audit",
     "build_dataset",
     "denoise",
     "load",

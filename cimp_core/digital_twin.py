@@ -5,7 +5,8 @@ the number of worker processes changes it. What a recording is made from (specim
 stored beside it in the group ``twin``, from which `reacquire` makes the expectation, or another recording.
 
 Random streams, each a `numpy.random.SeedSequence` of the twin's seed with a spawn key: (0, k) habits and settings of
-session k, (1, k, area) specimen, (2, k, area, frame, seed) scan and noise. The stored recording has the last seed 0.
+session k, (1, k, area) specimen, (2, k, area, frame, seed) scan and noise, (3, k) the image that
+`cimp_core.twin_sessions` draws of session k. The stored recording has the last seed 0.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +37,19 @@ from .simulate.scan import lag, row_displacements
 from .simulate.specimen import MATERIALS, draw_specimen, expectation
 from .twin_version import TWIN_VERSION
 
-__all__ = ["TWIN_VERSION", "make_twin", "reacquire", "reference_images", "scan_of", "shot_of", "twin"]
+__all__ = ["TWIN_VERSION", "make_twin", "reacquire", "reference_images", "scan_of", "shot_of", "twin", "write_sessions"]
 
-_SETTINGS, _SPECIMEN, _NOISE = range(3)
+_SETTINGS, _SPECIMEN, _NOISE, SESSION_CHOICE = range(4)
 
 
-def _rng(seed: int, *key: int) -> np.random.Generator:
+def random_stream(seed: int, *key: int) -> np.random.Generator:
+    """The stream of a twin's seed that belongs to a spawn key; see the head of this page."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def _open_session(seed: int, k: int) -> tuple[Session, np.random.Generator]:
+def open_session(seed: int, k: int) -> tuple[Session, np.random.Generator]:
     """Habits of session `k`, and the stream from which its settings are drawn."""
-    rng = _rng(seed, _SETTINGS, k)
+    rng = random_stream(seed, _SETTINGS, k)
     return draw_session(rng, MATERIALS), rng
 
 
@@ -54,7 +57,7 @@ def _session_lengths(seed: int, images: int) -> list[int]:
     """Images in each session, the last one cut so that they sum to `images`."""
     lengths, total = [], 0
     while total < images:
-        lengths.append(_open_session(seed, len(lengths))[0].images)
+        lengths.append(open_session(seed, len(lengths))[0].images)
         total += lengths[-1]
     lengths[-1] -= total - images
     return lengths
@@ -63,7 +66,7 @@ def _session_lengths(seed: int, images: int) -> list[int]:
 def _scanned(seed: int, k: int, shot: Shot, size: int, material: str, rng: np.random.Generator) -> np.ndarray:
     """Fraction of the electrons that reaches the detector, (size, size), where the beam really was."""
     settings = shot.acquisition
-    specimen = draw_specimen(_rng(seed, _SPECIMEN, k, shot.area), settings.pixel_size, size, material)
+    specimen = draw_specimen(random_stream(seed, _SPECIMEN, k, shot.area), settings.pixel_size, size, material)
     rows = row_displacements(shot.scan, settings.dwell_time, size, size, rng)
     inner, outer = settings.inner_collection_angle, shot.outer_collection_angle
     fraction = expectation(specimen, shot.optics, inner, outer, settings.pixel_size, size, rows)
@@ -73,11 +76,11 @@ def _scanned(seed: int, k: int, shot: Shot, size: int, material: str, rng: np.ra
 def _make_session(job: tuple[int, int, int, int]) -> tuple[np.ndarray, list[dict]]:
     """Images (count, size, size) uint16 of one session, and what each was made from."""
     seed, k, count, size = job
-    session, rng = _open_session(seed, k)
+    session, rng = open_session(seed, k)
     images, stored, shot = np.empty((count, size, size), np.uint16), [], None
     for j in range(count):
         shot = draw_acquisition(session, rng, shot)
-        noise = _rng(seed, _NOISE, k, shot.area, shot.frame, 0)
+        noise = random_stream(seed, _NOISE, k, shot.area, shot.frame, 0)
         fraction = _scanned(seed, k, shot, size, session.material, noise)
         shot = set_detector(shot, session, fraction, rng)
         images[j] = record(fraction, shot.acquisition, shot.detector, noise)
@@ -134,6 +137,21 @@ def make_twin(
     CimpError
         The file exists and `force` is false, or its folder does not exist.
     """
+    lengths = partial(_session_lengths, seed, images)
+    return write_sessions(path, images, lengths, size, seed, workers, force, progress)
+
+
+def write_sessions(
+    path: str | os.PathLike,
+    images: int,
+    lengths: Callable[[], list[int]],
+    size: int,
+    seed: int,
+    workers: int | None,
+    force: bool,
+    progress: Callable[[int], object] | None,
+) -> Path:
+    """As `make_twin`, of each session ``k`` the first ``lengths()[k]`` images; asked for once all else is in order."""
     path = Path(path)
     for name, value, least in (("images", images, 1), ("size", size, 16), ("seed", seed, 0), ("workers", workers, 1)):
         if value is not None and value < least:
@@ -147,8 +165,7 @@ def make_twin(
         raise CimpError(
             f"{path}: {needed / 1e9:.1f} GB needed while it is made, {free / 1e9:.1f} GB free in its folder"
         )
-    lengths = _session_lengths(seed, images)
-    jobs = [(seed, k, count, size) for k, count in enumerate(lengths)]
+    jobs = [(seed, k, count, size) for k, count in enumerate(lengths())]
     stored: list[dict] = []
     # Gain and offset follow the image, so settings are complete only after the last: pixels wait on disk.
     with tempfile.TemporaryFile(dir=path.parent) as spool:
@@ -277,7 +294,7 @@ def _made_with(data: Dataset) -> tuple[int, int]:
 def _scan_again(twin_seed: int, size: int, stored: dict, shot: Shot, seed: int) -> tuple:
     """The fraction at the beam's positions, and the stream from which noise is drawn next."""
     k = stored["session"]
-    rng = _rng(twin_seed, _NOISE, k, shot.area, shot.frame, seed)
+    rng = random_stream(twin_seed, _NOISE, k, shot.area, shot.frame, seed)
     return _scanned(twin_seed, k, shot, size, stored["material"], rng), rng
 
 

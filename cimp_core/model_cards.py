@@ -55,6 +55,17 @@ deviation of its error, from a HAADF-STEM recording and, where they are known, i
 - On bright-field, annular bright-field or TEM images; on images that were filtered, rescaled or denoised before.
 - For counting electrons: the noise of the picture is not that of a recording.""",
     ),
+    "settings": Texts(
+        """A reader of settings, behind `cimp audit`: from the hidden layer of a CIMP image encoder it gives what the
+seven acquisition parameters are likely to have been, as one Gaussian; two small outputs tell a resampled image and a
+bright field from a recording of an annular detector.""",
+        "on simulated images of other sessions",
+        "Comparing recorded settings with the picture, with the p-values of a calibration, and asking a person.",
+        """- To correct metadata without a person who looks: it says what disagrees, not what is true.
+- Without a calibration on the microscope's own images, for a statement on that microscope.
+- On anything but HAADF-STEM images; on images below 64 x 64 pixels.
+- Its spreads without a calibration: by themselves they are no probabilities.""",
+    ),
 }
 """By the kind of the model."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .dataset import Dataset
     from .microscope import Micrograph
 
-__all__ = ["describe_difference", "embed_dataset", "evaluate", "prepare_dataset", "rank_metadata"]
+__all__ = ["describe_difference", "embed_dataset", "evaluate", "prepare_dataset", "rank_metadata", "with_unit"]
 
 DIRECTIONS = ("image_to_metadata", "metadata_to_image")
 TOP = (1, 5, 10)
@@ -68,13 +68,13 @@ def describe_difference(own: np.ndarray, other: np.ndarray, tolerance: float = 0
     for name, a, b in zip(PARAMETERS, own, other, strict=True):
         if np.isnan(a) or np.isnan(b) or abs(a - b) <= tolerance * max(abs(a), abs(b)):
             continue
-        parts.append(f"{name.replace('_', ' ')} {_with_unit(a, UNITS[name])} -> {_with_unit(b, UNITS[name])}")
+        parts.append(f"{name.replace('_', ' ')} {with_unit(a, UNITS[name])} -> {with_unit(b, UNITS[name])}")
     if not parts:
         return "no known setting" if np.isnan(own).all() else "nothing"
     return ", ".join(parts)
 
 
-def _with_unit(value: float, unit: str) -> str:
+def with_unit(value: float, unit: str) -> str:
     """Three digits and an SI prefix: 2.5e-11 A -> 25 pA."""
     if not unit or value == 0:
         return f"{value:.3g}{unit and ' ' + unit}"

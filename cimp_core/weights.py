@@ -20,7 +20,16 @@ from safetensors.torch import save as to_bytes
 
 from .errors import CimpError, OutOfRangeError, SchemaError, UnreadableFileError
 from .model_cards import card
-from .models import Cimp, CimpConfig, DoseNet, DoseNetConfig, Translator, TranslatorConfig
+from .models import (
+    Cimp,
+    CimpConfig,
+    DoseNet,
+    DoseNetConfig,
+    SettingsReader,
+    SettingsReaderConfig,
+    Translator,
+    TranslatorConfig,
+)
 
 __all__ = ["KINDS", "WEIGHTS", "Kind", "Shipped", "info", "load", "locate", "save", "sha256"]
 
@@ -36,6 +45,7 @@ KINDS = {
     "cimp": Kind(Cimp, CimpConfig),
     "style": Kind(Translator, TranslatorConfig),
     "dose": Kind(DoseNet, DoseNetConfig),
+    "settings": Kind(SettingsReader, SettingsReaderConfig),
 }
 """Kinds of models by the name that a weights file states; a file that states none is of the first."""
 
@@ -61,6 +71,9 @@ WEIGHTS: dict[str, Shipped] = {
     ),
     "cimp-dose-s": Shipped(
         "cimp-dose-s.safetensors", "dc9a7ce92c2932ad93bfe857bbc653973f4b071152e60f3f83fe671aa7f5f426"
+    ),
+    "cimp-audit-s": Shipped(
+        "cimp-audit-s.safetensors", "6cfa5b1bf4d860e91c46dca30cb2cc153f409a9132717867a560a5e71b2f7655"
     ),
     "cimp-style-s": Shipped(
         "cimp-style-s.safetensors", "0c18191df9576d6529ccc4074f5794c304ef90897f25a5cca73c9dcbd8fe8d24"

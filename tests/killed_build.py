@@ -1,4 +1,4 @@
-"""``cimp dataset build`` with a reader that takes its time and writes down what it read; started by test_build_kill.py.
+"""The command line with a reader that takes its time and writes down what it read; started by tests that kill it.
 
 The first argument is the file to write in, the others are the command's.
 """
@@ -34,7 +34,9 @@ class Slow:
         os.write(log, f"{number}\n".encode())
         image = SimpleNamespace(data=data, metadata=SimpleNamespace(General=SimpleNamespace(title="")))
         settings = Acquisition(1e-11 * (1 + number), 1e-6, 0.02, 5e-11, 30.0, -1.0, 0.06)
-        shot = SimpleNamespace(image=image, acquisition=settings, readout="mean", intensity="velox16", notes=[])
+        shot = SimpleNamespace(
+            image=image, acquisition=settings, readout="mean", intensity="velox16", notes=[], path=path
+        )
         return then([shot])
 
 

@@ -42,7 +42,7 @@ def trust(monkeypatch):
         return module.answer(acquisition)
 
     module.check = check
-    module.answer = lambda a: types.SimpleNamespace(acquisition=a, verdict="agree", cosine=0.5)
+    module.answer = lambda a: types.SimpleNamespace(acquisition=a, verdict="agree", cosine=0.5, reasons=())
     monkeypatch.setattr(Blur, "encoder", "encoder")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
@@ -147,7 +147,7 @@ def test_settings_that_disagree_are_left_out_and_it_is_said(shot, trust):
     def answer(acquisition):
         doubted = Acquisition(**{n: getattr(acquisition, n) for n in PARAMETERS if n != "beam_current"},
                               missing={"beam_current": "the noise says ten times less"})  # fmt: skip
-        return types.SimpleNamespace(acquisition=doubted, verdict="disagree", cosine=0.2)
+        return types.SimpleNamespace(acquisition=doubted, verdict="disagree", cosine=0.2, reasons=())
 
     trust.answer, method = answer, Blur()
     with pytest.warns(UserWarning, match="disagree with the picture; denoised without beam_current"):

@@ -159,7 +159,7 @@ def test_rank_metadata_sorts_by_cosine_and_says_what_differs(model, data):
     assert set(ranked["differs"]) == {"no known setting"}
 
 
-def test_differences_are_named_with_units_and_prefixes():
+def test_differences_are_namedwith_units_and_prefixes():
     own = SETTINGS.vector()
     other = SETTINGS.replace(beam_current=100e-12, detector_offset=-0.6, dwell_time=2.01e-6).vector()
     assert describe_difference(own, other) == "beam current 50 pA -> 100 pA, detector offset -1.2 -> -0.6"
@@ -289,8 +289,8 @@ def test_pretrain_command_trains_resumes_and_ships(data, tmp_path):
 
 
 def test_the_prefix_is_chosen_after_rounding():
-    from cimp_core.retrieval import _with_unit
+    from cimp_core.retrieval import with_unit
 
-    assert _with_unit(0.9999e-6, "s") == "1 µs" and _with_unit(1e-6, "s") == "1 µs"
-    assert _with_unit(999e-9, "s") == "999 ns" and _with_unit(2.5e-11, "A") == "25 pA"
-    assert _with_unit(1e-9, "m") == "1 nm" and _with_unit(0.0, "m") == "0 m"
+    assert with_unit(0.9999e-6, "s") == "1 µs" and with_unit(1e-6, "s") == "1 µs"
+    assert with_unit(999e-9, "s") == "999 ns" and with_unit(2.5e-11, "A") == "25 pA"
+    assert with_unit(1e-9, "m") == "1 nm" and with_unit(0.0, "m") == "0 m"

@@ -193,6 +193,7 @@ def _judge(job: Job, settings: str, record: dict[str, Any]) -> Acquisition:
 
         trust = check(sample, job.acquisition, absolute=job.absolute, model=getattr(job.method, "encoder", None))
         used, told["verdict"], told["cosine"] = trust.acquisition, str(trust.verdict), trust.cosine
+        told["audit"] = list(trust.reasons)
     told["used"] = {n: v for n in PARAMETERS if (v := getattr(used, n)) is not None}
     told["ignored"] = {n: used.missing[n] for n in given if n not in told["used"]}
     record["settings"] = told

@@ -3,6 +3,7 @@
 from .cimp import Cimp, CimpConfig, CimpOutput
 from .denoiser import DoseNet, DoseNetConfig
 from .encoders import ImageEncoder, MetadataEncoder
+from .settings_reader import SettingsReader, SettingsReaderConfig
 from .spectrum import log_polar_spectrum
 from .statistics import image_statistics
 from .translator import PatchDiscriminator, Translator, TranslatorConfig
@@ -16,6 +17,8 @@ __all__ = [
     "ImageEncoder",
     "MetadataEncoder",
     "PatchDiscriminator",
+    "SettingsReader",
+    "SettingsReaderConfig",
     "Translator",
     "TranslatorConfig",
     "image_statistics",
