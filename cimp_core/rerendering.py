@@ -69,9 +69,9 @@ def rerender(
 ) -> Rerendered:
     """Render an image as if it had been taken with some settings changed.
 
-    Gain, offset, dwell time and a lower current are arithmetic (`cimp_core.analytic`), a higher current and other angles
-    are the translator's: for each change the route that came closest to the truth on simulated materials that none had
-    seen (`ROUTES`). More dose does not remove noise here; `cimp.denoise` is for that. No route knows what
+    Gain, offset, dwell time and a lower current are arithmetic (`cimp_core.analytic`), a higher current and other
+    angles are the translator's: for each change the route that came closest to the truth on simulated materials that
+    none had seen (`ROUTES`). More dose does not remove noise here; `cimp.denoise` is for that. No route knows what
     the image does not show: a result is an idea of the other image, not a measurement.
 
     Parameters

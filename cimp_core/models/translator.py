@@ -7,10 +7,10 @@ those that are wanted. Intensities are on the recorded 16-bit scale. What it giv
 
 with ``spread`` that of the image and ``distance`` that of the two embeddings. Gain, offset and current act on the
 counts as a scale about a black level, two numbers for each set of settings: the scale is the ratio of that of the
-wanted settings and that of the present ones, ``black'`` and ``black`` are the levels of either. So the same settings change
-nothing, and the way back undoes the way there, without having to be learnt. The residual network sharpens, blurs and
-removes noise. To lower the dose noise has to be made: white noise goes in from outside, and its amplitude is a number for the two settings, times one plus what the
-network says of the place.
+wanted settings and that of the present ones, ``black'`` and ``black`` are the levels of either. So the same settings
+change nothing, and the way back undoes the way there, without having to be learnt. The residual network sharpens, blurs
+and removes noise. To lower the dose noise has to be made: white noise goes in from outside, and its amplitude is a
+number for the two settings, times one plus what the network says of the place.
 
 The logarithm of the scale, the levels and the residual start at zero: the untrained translator gives back what it gets,
 but for noise, of which there is none where the settings stay. The amplitude cannot start at zero, too: there, as the
