@@ -10,6 +10,7 @@ from .errors import CimpError, NotHAADFError, OutOfRangeError, SchemaError, Unre
 from .metadata import PARAMETERS, Acquisition, Normalizer
 
 if TYPE_CHECKING:
+    from .advising import Advice, advise
     from .build import BuildReport, build_dataset
     from .dataset import Dataset, open_dataset
     from .denoising import Denoised, denoise
@@ -34,6 +35,8 @@ _HOME = {
     "rank_metadata": ".retrieval",
     "denoise": ".denoising",
     "Denoised": ".denoising",
+    "advise": ".advising",
+    "Advice": ".advising",
     "rerender": ".rerendering",
     "Rerendered": ".rerendering",
 }
@@ -41,6 +44,7 @@ _HOME = {
 __all__ = [
     "PARAMETERS",
     "Acquisition",
+    "Advice",
     "BuildReport",
     "CimpError",
     "Dataset",
@@ -52,6 +56,7 @@ __all__ = [
     "Rerendered",
     "SchemaError",
     "UnreadableFileError",
+    "advise",
     "build_dataset",
     "denoise",
     "load",
@@ -68,7 +73,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name's module when the name is first used (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Stored, so that the look-up happens once. (The modules are called digital_twin and denoising because a
+    # Stored, so that the look-up happens once. (The modules are called digital_twin, denoising and advising because a
     # submodule named twin or denoise would replace the function of that name as soon as anything imported it.)
     value = getattr(import_module(_HOME[name], __name__), name)
     globals()[name] = value

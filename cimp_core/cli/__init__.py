@@ -5,7 +5,7 @@ import sys
 import typer
 
 from ..errors import CimpError
-from . import dataset, denoise, embed, info, pretrain, retrieve, simulate, study
+from . import advise, dataset, denoise, embed, info, pretrain, retrieve, simulate, study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +20,7 @@ app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(retrieve.retrieve)
 app.command()(denoise.denoise)
+app.command()(advise.advise)
 app.add_typer(study.app, name="study", help="Blind studies: made, played by raters, analysed.")
 
 
