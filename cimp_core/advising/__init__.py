@@ -8,18 +8,23 @@ from .advice import Advice, advise
 from .estimate import Estimate, estimate
 from .goal import Goal, parse_goal
 from .limits import Limits, Range, read_limits
+from .loop import End, Exposures, Outcome, exposures
 from .predict import Interval, Quality, predict
 
 __all__ = [
     "Advice",
+    "End",
     "Estimate",
+    "Exposures",
     "Goal",
     "Interval",
     "Limits",
+    "Outcome",
     "Quality",
     "Range",
     "advise",
     "estimate",
+    "exposures",
     "parse_goal",
     "predict",
     "read_limits",

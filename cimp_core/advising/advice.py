@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -207,50 +208,59 @@ def _needed(settings: Acquisition, goal: Goal, limits: Limits) -> None:
 
 
 def least_dose(
-    known: Estimate, goal: Goal, limits: Limits, calibration: Calibration, said: list[str], power: float = 0.0
+    known: Estimate,
+    goal: Goal,
+    limits: Limits,
+    calibration: Calibration,
+    said: list[str],
+    *,
+    enough: Callable[[Quality], bool] | None = None,
+    refused: Sequence[float] = (),
 ) -> tuple[Acquisition, Quality, bool]:
-    """Settings of least dose whose quality surely reaches the goal; else those of the best quality within the limits.
+    """Settings of least dose whose quality is enough; else those of the best quality within the limits, and false.
 
     Parameters
     ----------
     said : list of str
         Gets what limited the choice.
-    power : float
-        What earlier frames have contributed already; see `Goal.power`.
+    enough : callable, optional
+        By default, that the quality surely reaches the goal.
+    refused : sequence of float
+        Dwell times that the instrument would not take [s].
     """
+    enough = enough or (lambda quality: quality.surely(goal))
     best: tuple[float, Acquisition, Quality] | None = None
     chosen: tuple[float, Acquisition, Quality] | None = None
     for current in _currents(known, limits, said):
-        times = _dwell_times(known, current, limits)
+        times = [t for t in _dwell_times(known, current, limits) if not np.isclose(t, refused, rtol=0.01).any()]
         if not times:
             continue
 
-        def tried(number: int, current: float | None = current, times: list[float] = times) -> tuple:
-            settings = known.settings.replace(dwell_time=times[number], beam_current=current)
+        def tried(time: float, current: float | None = current) -> tuple[Acquisition, Quality]:
+            settings = known.settings.replace(dwell_time=time, beam_current=current)
             settings = with_detector(known, settings, limits, calibration)
             return settings, predict(known, settings, limits, calibration)
 
-        settings, quality = tried(len(times) - 1)
+        settings, quality = tried(times[-1])
         value = _worse(quality, goal)
         if best is None or value > best[0]:
             best = value, settings, quality
-        if not value + power >= goal.power:
+        if not enough(quality):
             continue
-        low, high = -1, len(times) - 1  # the last one reaches it
+        low, high = -1, len(times) - 1  # the last one is enough
         while high - low > 1:
             middle = (low + high) // 2
-            enough = _worse(tried(middle)[1], goal) + power >= goal.power
-            low, high = (low, middle) if enough else (middle, high)
-        settings, quality = tried(high)
+            low, high = (low, middle) if enough(tried(times[middle])[1]) else (middle, high)
+        settings, quality = tried(times[high])
         dose = relative_dose(settings, known.settings)
         if chosen is None or dose < chosen[0]:
             chosen = dose, settings, quality
     if chosen is not None:
         return chosen[1], chosen[2], True
     if best is None:
-        said.append("the limits on dose or time allow none of the dwell times")
-        shortest = _values(limits.dwell_time)[0]
-        settings = with_detector(known, known.settings.replace(dwell_time=shortest), limits, calibration)
+        said.append("the limits on dose or time, or refusals, allow none of the dwell times")
+        shortest = known.settings.replace(dwell_time=_values(limits.dwell_time)[0])
+        settings = with_detector(known, shortest, limits, calibration)
         return settings, predict(known, settings, limits, calibration), False
     return best[1], best[2], False
 

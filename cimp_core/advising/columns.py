@@ -8,6 +8,7 @@ noise, so it follows from the noise's variance and its correlation along the row
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from scipy import special
 
 from ..denoising.classical import Wiener
-from ..metrics_structure import Columns, true_columns
+from ..metrics_structure import true_columns
 from ..simulate.detector import after_glow
 
 __all__ = [
@@ -214,7 +215,11 @@ def _response(width: float, spacing: float, glow: float) -> Response:
     # Noise that was spread forwards along the row, summed with these weights: the weights gathered backwards.
     gathered = np.stack([_glowing(np.pad(m, ((0, 0), (run, 0)))[:, ::-1], glow) for m in maps])
     variance = (gathered**2).sum(axis=(1, 2))
-    return Response(height, sigma, float(variance[2]), float(variance[3]), float(variance[0]))
+    # A peak that is not of the model's form moves the fit by other than the linear step, until the step is zero.
+    gaussian = np.exp(-(y**2 + x**2) / (2 * width**2)) / width**2
+    gains = [float((maps[2 + k] * _glowing(gaussian * axis, glow)).sum()) for k, axis in enumerate((y, x))]
+    down, along = (float(variance[2 + k]) / gains[k] ** 2 for k in range(2))
+    return Response(height, sigma, down, along, float(variance[0]))
 
 
 def _glowing(rows: np.ndarray, glow: float) -> np.ndarray:
@@ -230,17 +235,28 @@ def _without_glow(seen: float, spacing: float, glow: float) -> float:
     return float(np.interp(seen, np.maximum.accumulate(found), widths))
 
 
-def obtained_error(frame: np.ndarray, expected: np.ndarray, columns: Columns | None = None) -> float | None:
+def obtained_error(frames: Sequence[np.ndarray], expected: np.ndarray) -> float | None:
     """Standard error of fitted columns, per axis [px], against the same fit of what was expected.
 
     The half-width that holds 68 % of the errors along both axes: a column that is lost altogether does not decide.
-    Distortion that both share is no error. ``None`` where the expectation shows no columns.
+    Distortion that both share is no error.
+
+    Parameters
+    ----------
+    frames : sequence of (h, w) arrays
+        Recordings of one expectation; several tell the error of a few columns better.
+    expected : (h, w) array
+
+    Returns
+    -------
+    float or None
+        ``None`` where the expectation shows no columns.
     """
-    columns = true_columns(expected) if columns is None else columns
+    columns = true_columns(expected)
     width = None if columns is None else fitted_width(expected, columns.positions, columns.spacing)
     if width is None:
         return None
     truth, height, _ = fit_columns(expected, columns.positions, columns.spacing, width)
     truth = truth[height > WEAK * np.median(height)]
-    found = fit_columns(frame, truth, columns.spacing, width)[0]
-    return float(np.quantile(np.abs(found - truth), _ONE))
+    errors = [fit_columns(frame, truth, columns.spacing, width)[0] - truth for frame in frames]
+    return float(np.quantile(np.abs(errors), _ONE))

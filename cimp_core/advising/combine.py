@@ -1,4 +1,4 @@
-"""Several frames of one area as one: registered, brought to one scale, weighted by their noise.
+"""Several frames of one area as one: registered, brought to one scale, weighted by their dose.
 
 Frames are moved in Fourier space, which keeps white noise as it is; interpolation between pixels would smooth it, and a
 frame would look better than it is.
@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..denoising.classical import Wiener
 from ..denoising.register import Shift, find_shift, overlap, prepared
 from ..errors import OutOfRangeError
-from .noise import frame_noise
 
 __all__ = ["Combination", "Combined", "Part", "combine"]
 
 _PAD = 16
+_ALIKE = 0.3  # of filtered copies; those of noise agree by less
 
 
 class Part(NamedTuple):
@@ -63,7 +64,9 @@ class Combined(NamedTuple):
         return len(self.how.parts)
 
 
-def combine(frames: Sequence[np.ndarray], scales: Sequence[float] | None = None) -> Combined:
+def combine(
+    frames: Sequence[np.ndarray], scales: Sequence[float] | None = None, doses: Sequence[float] | None = None
+) -> Combined:
     """Put frames of one area together.
 
     Parameters
@@ -71,7 +74,9 @@ def combine(frames: Sequence[np.ndarray], scales: Sequence[float] | None = None)
     frames : sequence of (h, w) arrays
         Of one shape.
     scales : sequence of float, optional
-        Counts of each that stand for the same signal; where none are given, or not all, the counts of all are alike.
+        Counts of each that stand for the same signal; by default the counts of all are alike.
+    doses : sequence of float, optional
+        Of each, in any unit: their weights; by default all are equal.
 
     Raises
     ------
@@ -82,22 +87,35 @@ def combine(frames: Sequence[np.ndarray], scales: Sequence[float] | None = None)
         raise OutOfRangeError("frames to combine must be one at least, and of one shape")
     data = [np.asarray(f, float) for f in frames]
     scales = [1.0] * len(data) if scales is None else list(scales)
-    noise = [frame_noise(f).variance / s**2 for f, s in zip(data, scales)]
-    first = int(np.argmin(noise))
-    still, shape = prepared(data[first]), data[first].shape
+    doses = [1.0] * len(data) if doses is None else list(doses)
+    first = int(np.argmax(doses))
+    shape = data[first].shape
     shifts: dict[int, Shift] = {first: Shift(0.0, 0.0, 1.0, True)}
     for j in range(len(data)):
-        if j != first and (found := find_shift(still, prepared(data[j]))).trusted:
+        if j != first and (found := _shift(data[first], data[j])) is not None:
             shifts[j] = found
-    weights = {j: 1 / noise[j] for j in shifts}
-    total = sum(weights.values())
+    total = sum(doses[j] for j in shifts)
     parts = tuple(
-        Part(j, float(data[j].mean()), scales[first] / scales[j], weights[j] / total, s.down, s.right)
+        Part(j, float(data[j].mean()), scales[first] / scales[j], doses[j] / total, s.down, s.right)
         for j, s in sorted(shifts.items())
     )
     how = Combination(parts, float(data[first].mean()), _shared(shape, list(shifts.values())))
     left_out = tuple(j for j in range(len(data)) if j not in shifts)
     return Combined(how.of(data), how, left_out)
+
+
+def _shift(still: np.ndarray, frame: np.ndarray) -> Shift | None:
+    """Shift that brings a frame onto another; ``None`` where they do not show the same, or not enough to tell.
+
+    A lattice of a few pixels a period does not survive the blur that `prepared` makes. Where nothing coarser is seen, a
+    filter that keeps what stands out of the spectrum is tried.
+    """
+    found = find_shift(prepared(still), prepared(frame))
+    if found.trusted:
+        return found
+    copies = [np.asarray(Wiener()(f.astype(np.float32))[0]) for f in (still, frame)]
+    found = find_shift(*((copy - copy.mean(), 1) for copy in copies))
+    return found if found.alike > _ALIKE else None
 
 
 def _shared(shape: tuple[int, int], shifts: list[Shift]) -> tuple[slice, slice]:

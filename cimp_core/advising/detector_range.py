@@ -41,9 +41,9 @@ def with_detector(known: Estimate, settings: Acquisition, limits: Limits, calibr
             tried = settings.replace(detector_gain=gain, detector_offset=offset)
             low, high = counts_range(known, tried, limits, calibration)
             over = max(high / FULL_SCALE - TOP, 0) + max(DARK - low / FULL_SCALE, 0)
-            # Nothing clipped first; then half of the scale used; then small turns of the knobs.
+            # Nothing clipped first; then a third of the scale used; then small turns of the knobs.
             turned = abs(gain - settings.detector_gain) + 4 * abs(offset - settings.detector_offset)
-            cost = 100 * over + max(0.5 - (high - low) / FULL_SCALE, 0) + 0.01 * turned
+            cost = 100 * over + max(0.3 - (high - low) / FULL_SCALE, 0) + 0.01 * turned
             if cost < least:
                 best, least = tried, cost
     return best

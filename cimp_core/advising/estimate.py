@@ -22,8 +22,8 @@ __all__ = ["Estimate", "SignalPower", "check_frame", "estimate", "signal_kept"]
 SEEN = 3.0
 """The picture's variance stands out from that of the noise by so many standard errors, or nothing is seen."""
 
-UNLIKE = 4.0
-"""Misfit of the noise's spectrum above which the frame was not recorded so."""
+UNLIKE, UNEVEN = 4.0, 0.4
+"""Misfit of the noise's spectrum, and its change down the columns, above which the frame was not recorded so."""
 
 _BINS = 24
 _LEVELS = 256
@@ -132,7 +132,12 @@ def check_frame(frame: np.ndarray) -> np.ndarray:
 
 
 def estimate(
-    frame: np.ndarray, settings: Acquisition, *, on_scale: bool = True, decay_time: float | None = None
+    frame: np.ndarray,
+    settings: Acquisition,
+    *,
+    on_scale: bool = True,
+    decay_time: float | None = None,
+    recorded: bool = True,
 ) -> Estimate:
     """Signal, noise, levels and columns of (h, w) counts.
 
@@ -144,6 +149,8 @@ def estimate(
         Whether the counts are on Velox's 16-bit scale.
     decay_time : float, optional
         Of the detector's light [s], where it is known from other frames. From the frame's own noise by default.
+    recorded : bool
+        Refuse a frame whose noise says that it was filtered; false for a combination of frames.
 
     Raises
     ------
@@ -152,7 +159,7 @@ def estimate(
     """
     x = check_frame(frame)
     noise = frame_noise(x)
-    if noise.misfit > UNLIKE:
+    if recorded and (noise.misfit > UNLIKE or noise.uneven > UNEVEN):
         raise OutOfRangeError(
             "the noise is not that of a recording: it changes with frequency as after filtering or resampling; "
             "give the frame as it was recorded"

@@ -35,6 +35,7 @@ class FrameNoise(NamedTuple):
     glow: float  # decay time over dwell time; 0 where none is seen
     glow_error: float  # standard error of its logarithm; 0 where none is seen
     misfit: float  # mean deviation of the spectrum from this form, over that which chance makes
+    uneven: float  # change of its logarithm over the highest frequencies down the columns, where that of rows has none
     spectrum: np.ndarray  # (w,) power at each frequency of a cosine transform along the row [counts^2]
 
     @property
@@ -85,8 +86,10 @@ def frame_noise(frame: np.ndarray) -> FrameNoise:
     use = np.arange(width) >= 2  # the first are levels of whole rows: fly-back, drifting current
     white, glow, curvature, misfit = _fit(level[use], frequency[use], error)
     spectrum = white * glow_power(glow, frequency)
+    bands = [np.median(band / np.maximum(spectrum, 1e-30)) for band in np.array_split(high, 2)]
+    uneven = abs(math.log(max(bands[1], 1e-30) / max(bands[0], 1e-30)))
     share = int(use.sum())
-    return FrameNoise(white, max(error / math.sqrt(share), curvature[0]), glow, curvature[1], misfit, spectrum)
+    return FrameNoise(white, max(error / math.sqrt(share), curvature[0]), glow, curvature[1], misfit, uneven, spectrum)
 
 
 def _fit(level: np.ndarray, frequency: np.ndarray, error: float) -> tuple:

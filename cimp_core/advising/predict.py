@@ -83,12 +83,22 @@ class Calibration:
 
     snr: float = 0.03  # standard deviation of the logarithm of obtained over predicted
     columns: float = 0.12
+    snr_now: float = 0.02  # the same of the frame itself, of which nothing is predicted
+    columns_now: float = 0.10
     bright: float = 0.03  # of the expected counts above black
     snr_bias: float = 0.0  # mean of that logarithm
     columns_bias: float = 0.0
-    gain_exponent_spread: float = 0.03  # standard deviation between instruments
+    snr_now_bias: float = 0.0
+    columns_now_bias: float = 0.0
+    gain_exponent_spread: float = 0.04  # standard deviation between instruments
     black_per_offset_spread: float = 0.25  # relative
     images: int = 0
+
+    def errors(self, now: bool) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Bias and spread of snr and of column precision, of the frame itself or of another one."""
+        if now:
+            return (self.snr_now_bias, self.snr_now), (self.columns_now_bias, self.columns_now)
+        return (self.snr_bias, self.snr), (self.columns_bias, self.columns)
 
     @classmethod
     @lru_cache(maxsize=1)
@@ -147,7 +157,7 @@ def predict(
     table = []
     for node in nodes:
         longer = math.exp(node * known.noise.glow_error)
-        then = known.decay_time * longer / settings.dwell_time
+        then = now * longer if settings == before else known.decay_time * longer / settings.dwell_time
         kept = signal_kept(known.signal, now * longer, then, blur)
         table.append((math.log(kept), math.log(glow_kept(then)), math.log(glow_kept(now * longer))))
     kept, noise_then, noise_now = (np.exp(np.interp(z[2], nodes, column)) for column in np.array(table).T)
@@ -156,11 +166,12 @@ def predict(
     signal = known.signal_variance + known.signal.chance * z[1] - more
     signal = np.maximum(signal, 1e-4 * known.noise.variance) * kept
     white = noise / (dose * noise_now)  # at the counts of the frame
-    snr = np.sqrt(signal / (white * noise_then)) * np.exp(calibration.snr_bias + calibration.snr * z[3])
+    of_snr, of_columns = calibration.errors(settings == before)
+    snr = np.sqrt(signal / (white * noise_then)) * np.exp(of_snr[0] + of_snr[1] * z[3])
     precision = None
     if known.columns is not None and before.pixel_size is not None:
         error = _column_error(known, white, decay / settings.dwell_time, blur, z)
-        precision = _interval(before.pixel_size * error * np.exp(calibration.columns_bias + calibration.columns * z[4]))
+        precision = _interval(before.pixel_size * error * np.exp(of_columns[0] + of_columns[1] * z[4]))
     clipped = _clipped(known, settings, limits, calibration, white * noise_then, z) if known.on_scale else None
     return Quality(_interval(snr), precision, clipped)
 

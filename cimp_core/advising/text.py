@@ -9,9 +9,10 @@ from scipy.constants import angstrom
 if TYPE_CHECKING:
     from ..metadata import Acquisition
     from .advice import Advice
+    from .loop import Outcome
     from .predict import Interval, Quality
 
-__all__ = ["advice_text", "quality_text", "settings_text"]
+__all__ = ["advice_text", "outcome_text", "quality_text", "settings_text"]
 
 _SHOWN = (
     ("dwell_time", "dwell time {:.3g} µs", 1e6),
@@ -62,3 +63,12 @@ def advice_text(advice: Advice) -> str:
         f"predicted, 90 % intervals: {quality_text(advice.quality)}",
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in advice.notes)])
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """How a loop ended."""
+    dose = "dose not known" if outcome.dose is None else f"{outcome.dose * angstrom**2:.4g} e/Å²"
+    lines = [f"{outcome.state}: {outcome.reason}", f"{outcome.frames} frames together, {dose} in all"]
+    if outcome.quality is not None:
+        lines.append(f"together, 90 % intervals: {quality_text(outcome.quality)}")
+    return "\n".join(lines)
