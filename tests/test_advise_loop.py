@@ -205,7 +205,7 @@ def test_a_loop_on_the_twin_gets_what_it_says(twin):
         assert outcome.dose == pytest.approx(microscope.dose)
         ends.append(outcome.state)
         if outcome.state is End.REACHED:
-            obtained = microscope.obtained(parse_goal("snr 3"), loop.combined.how)
+            obtained = microscope.obtained(parse_goal("snr 3"), loop.combined.how, loop.numbers)
             assert obtained > 2.6 and outcome.quality.snr.value == pytest.approx(obtained, rel=0.25)
     assert ends.count(End.REACHED) >= 3
 

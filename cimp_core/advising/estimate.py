@@ -9,13 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from ..analytic import image_noise
 from ..denoising.classical import Wiener
 from ..errors import OutOfRangeError
 from ..metadata import Acquisition
 from ..simulate.detector import FULL_SCALE
 from .columns import FoundColumns, look_for_columns
-from .noise import SMALLEST, FrameNoise, frame_noise, glow_power
+from .noise import SMALLEST, FrameNoise, black_level, frame_noise, glow_power
 
 __all__ = ["Estimate", "SignalPower", "check_frame", "estimate", "signal_kept"]
 
@@ -170,7 +169,7 @@ def estimate(
     levels = _levels(picture, max(float(signal.power.sum()), 0.0))
     if decay_time is None:
         decay_time = 0.0 if settings.dwell_time is None else noise.glow * settings.dwell_time
-    black, columns = _black(x, noise, levels), look_for_columns(x, noise.white, noise.glow)
+    black, columns = _black(x, picture, levels), look_for_columns(x, noise.white, noise.glow)
     return Estimate(
         settings, x.shape, on_scale, noise, decay_time, signal, float(x.mean()), black, levels, clipped, columns
     )
@@ -234,11 +233,7 @@ def _levels(picture: np.ndarray, variance: float) -> np.ndarray:
     return float(picture.mean()) + stretch * (levels - levels.mean())
 
 
-def _black(x: np.ndarray, noise: FrameNoise, levels: np.ndarray) -> float:
+def _black(x: np.ndarray, picture: np.ndarray, levels: np.ndarray) -> float:
     """Counts without signal: where the noise would vanish, if it tells, and not above the darkest of the picture."""
-    darkest, mean = float(levels[2]), float(x.mean())
-    line = image_noise(x)
-    if not line.certain:
-        return darkest
-    # The slope is of noise that after-glow has weakened, and so is the variance it is compared with.
-    return min(mean - noise.variance / line.per_electron, darkest)
+    found, darkest = black_level(x, picture), float(levels[2])
+    return darkest if found is None else min(found, darkest)

@@ -129,6 +129,8 @@ class Exposures(Iterator[Acquisition]):
         The good frames together.
     known : Estimate or None
         What they tell.
+    numbers : list of int
+        Which of the frames that were given are the good ones, counted from 0.
     """
 
     goal: Goal
@@ -141,6 +143,8 @@ class Exposures(Iterator[Acquisition]):
     combined: Combined | None = None
     known: Estimate | None = None
     frames: list[np.ndarray] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    _given: int = 0
     _asked: Acquisition | None = None
     _waiting: bool = False
     _taken: list[Acquisition] = field(default_factory=list)
@@ -190,6 +194,7 @@ class Exposures(Iterator[Acquisition]):
         if self.outcome is not None:
             return
         self._waiting = False
+        self._given += 1
         if hasattr(frame, "acquisition"):
             acquisition = frame.acquisition if acquisition is None else acquisition
             frame = frame.image.data
@@ -267,6 +272,7 @@ class Exposures(Iterator[Acquisition]):
         if self.known is not None and self.known.seen:
             expected = predict(self.known, found.settings, self.limits, self.calibration)
         self.frames.append(data)
+        self.numbers.append(self._given - 1)
         self._taken.append(found.settings)
         self._single.append(found)
         doses = [relative_dose(settings, self._taken[0]) for settings in self._taken]
@@ -274,7 +280,8 @@ class Exposures(Iterator[Acquisition]):
         newest = len(self.frames) - 1
         alone = newest in combined.left_out or set(range(newest)) <= set(combined.left_out)
         if expected is not None and alone and self._lost(found, expected):
-            self.frames.pop(), self._taken.pop(), self._single.pop()
+            for kept in (self.frames, self.numbers, self._taken, self._single):
+                kept.pop()
             return
         self.combined = combined
         used = [part.index for part in combined.how.parts]
@@ -339,9 +346,10 @@ class Exposures(Iterator[Acquisition]):
             self._end(End.OUT_OF_REACH, "; ".join(said) or "no settings are allowed")
             return
         several = left if self.limits.max_dose is None else 1
-        if not reached and have + several * self.goal.power_of(best.of(self.goal).value) < self.goal.power:
-            most = math.sqrt((have + several * self.goal.power_of(best.of(self.goal).value)) / self.goal.power)
-            value = self.goal.value * (most if self.goal.quantity == "snr" else 1 / most)
+        one = best.of(self.goal)
+        most = have + several * self.goal.power_of(one.high if self.goal.quantity == "snr" else one.low)
+        if not reached and most < self.goal.power:
+            value = self.goal.value * (most / self.goal.power) ** (0.5 if self.goal.quantity == "snr" else -0.5)
             self._end(End.OUT_OF_REACH, f"at most {self.goal.text(value)} within the limits, {self.goal} was asked for")
             return
         self._asked = settings

@@ -12,12 +12,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
+from scipy import fft, ndimage
 
 from ..errors import OutOfRangeError
 from ..simulate.detector import spill
 
-__all__ = ["SMALLEST", "FrameNoise", "frame_noise", "glow_kept", "glow_power"]
+__all__ = ["SMALLEST", "FrameNoise", "black_level", "frame_noise", "glow_kept", "glow_power"]
 
 SMALLEST = 32
 """Least side of a frame [px]."""
@@ -115,3 +115,40 @@ def _fit(level: np.ndarray, frequency: np.ndarray, error: float) -> tuple:
     scatter = max(error, 1.2533 * float(losses[best])) * 1.2533  # a fit of medians is less sure than one of means
     covariance = scatter**2 * np.linalg.inv(design.T @ design + 1e-9 * np.eye(2))
     return white, glow, (math.sqrt(covariance[0, 0]), math.sqrt(covariance[1, 1])), misfit
+
+
+def black_level(frame: np.ndarray, picture: np.ndarray) -> float | None:
+    """Counts at which shot noise would vanish, from where in the frame there is more of it; ``None`` if it is even.
+
+    What is left of the frame at the highest frequencies down the columns is noise, and its local power a line in the
+    expected counts.
+
+    Parameters
+    ----------
+    picture : (h, w) array
+        The expected counts, as far as a filter tells.
+    """
+    height = frame.shape[0]
+    kept = np.zeros(height)
+    kept[int(_UPPER * height) :] = 1.0
+    noise = fft.idct(fft.dct(frame, axis=0, norm="ortho") * kept[:, None], axis=0, norm="ortho")
+    # The noise of a few rows meets in one: so does their level.
+    middle = np.zeros(height)
+    middle[height // 2] = 1.0
+    reach = min(12, height // 2 - 1)
+    near = slice(height // 2 - reach, height // 2 + reach + 1)
+    weights = fft.idct(fft.dct(middle, norm="ortho") * kept, norm="ortho")[near] ** 2
+    level = ndimage.convolve1d(np.asarray(picture, float), weights / weights.sum(), axis=0, mode="reflect").ravel()
+    power, weight = noise.ravel() ** 2, np.ones(level.size)
+    for _ in range(3):
+        mean_level, mean_power = np.average(level, weights=weight), np.average(power, weights=weight)
+        away = weight * (level - mean_level)
+        spread = float(np.sum(away * (level - mean_level)))
+        if not spread > 0:
+            return None
+        slope = float(np.sum(away * (power - mean_power))) / spread
+        fitted = np.maximum(mean_power + slope * (level - mean_level), 0.1 * mean_power)
+        weight = 1 / fitted**2  # a square of a normal number scatters by its mean
+    # A square scatters by 1.4 of its mean; a quarter of the frequencies is as good as a quarter of the pixels.
+    error = math.sqrt(2 / (1 - _UPPER) * float(np.sum((away * fitted) ** 2))) / spread
+    return mean_level - mean_power / slope if slope > 3 * error else None

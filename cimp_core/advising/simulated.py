@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..dataset import Dataset
@@ -84,16 +86,19 @@ class SimulatedMicroscope:
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(71, self._index, number, again)))
         return record(fraction, shot.acquisition, shot.detector, rng)
 
-    def obtained(self, goal: Goal, how: Combination | None = None) -> float | None:
+    def obtained(
+        self, goal: Goal, how: Combination | None = None, numbers: Sequence[int] | None = None
+    ) -> float | None:
         """Snr or column precision [m] against the truth; of frames put together, or of the last one.
 
-        The errors of a few columns say little about their standard error, so the same scans are recorded with other
-        noise, too. ``None`` where the truth shows no columns.
+        `numbers` are those of the frames that were put together; all by default. The errors of a few columns say little
+        about their standard error, so the same scans are recorded with other noise, too. ``None`` where the truth shows
+        no columns.
         """
-        last, many = len(self.frames) - 1, range(len(self.frames))
-        truth = self.expected[last] if how is None else how.of(self.expected)
+        last, many = len(self.frames) - 1, list(range(len(self.frames)) if numbers is None else numbers)
+        truth = self.expected[last] if how is None else how.of([self.expected[n] for n in many])
         if goal.quantity == "snr":
-            return obtained_snr(self.frames[last] if how is None else how.of(self.frames), truth)
+            return obtained_snr(self.frames[last] if how is None else how.of([self.frames[n] for n in many]), truth)
         frames = [
             self._record(last, k) if how is None else how.of([self._record(n, k) for n in many]) for k in range(REPEATS)
         ]

@@ -81,7 +81,7 @@ def run_loop(data: Dataset, index: int, goal: Goal, *, seed: int = 0, drift: flo
             loop.give(microscope.expose(settings))
     except OutOfRangeError as error:
         return {"loop": microscope.dose, "frames": 0, "state": str(error), "obtained": math.nan, "success": False}
-    obtained = None if loop.combined is None else microscope.obtained(goal, loop.combined.how)
+    obtained = None if loop.combined is None else microscope.obtained(goal, loop.combined.how, loop.numbers)
     obtained = math.nan if obtained is None else obtained
     reached = math.isfinite(obtained) and goal.reached_by(obtained)
     state, frames = str(loop.outcome.state), len(microscope.frames)
