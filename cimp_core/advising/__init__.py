@@ -8,7 +8,8 @@ from .advice import Advice, advise
 from .estimate import Estimate, estimate
 from .goal import Goal, parse_goal
 from .limits import Limits, Range, read_limits
-from .loop import End, Exposures, Outcome, exposures
+from .loop import Exposures, exposures
+from .outcome import End, Outcome
 from .predict import Interval, Quality, predict
 
 __all__ = [

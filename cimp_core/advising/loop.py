@@ -17,76 +17,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from ..errors import OutOfRangeError
 from ..metadata import Acquisition
-from .advice import least_dose
 from .combine import Combined, combine
 from .estimate import Estimate, check_frame, estimate
 from .goal import Goal, parse_goal
 from .limits import Limits, Range, read_limits
+from .outcome import End, Outcome, differing
 from .predict import Calibration, Quality, dose_of, predict, relative_dose
+from .search import least_dose
 
-__all__ = ["End", "Exposures", "Outcome", "exposures"]
+__all__ = ["Exposures", "exposures"]
 
-
-_SLACK = {
-    "dwell_time": (0.02, 0.0),
-    "beam_current": (0.1, 0.0),
-    "detector_gain": (0.0, 0.3),
-    "detector_offset": (0.0, 0.05),
-}
-"""By how much a frame's settings may differ from those asked for: relative, absolute."""
 
 _LEAST = 0.08
 """Of the goal's power is what a further frame brings at least, so that there are few."""
-
-
-class End(StrEnum):
-    """How a loop ends."""
-
-    REACHED = "reached"
-    OUT_OF_REACH = "out of reach"  # no allowed settings, or not within the dose or the number of frames
-    NOTHING_SEEN = "nothing seen"  # no picture, or no columns, at the largest dose allowed
-    LOST = "specimen lost"  # blank, or another area
-    BAD_FRAMES = "bad frames"
-    LATE_FRAMES = "late frames"  # not of the settings that were asked for
-    NO_FRAME = "no frame"
-    REFUSED = "refused"  # by the instrument
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a loop.
-
-    Attributes
-    ----------
-    state : End
-    reason : str
-        In one sentence.
-    quality : Quality or None
-        Of all good frames together; ``None`` if there is none.
-    dose : float or None
-        That the specimen got, bad frames included [e/m^2]; ``None`` where current or pixel size is not known.
-    frames : int
-        Frames that were put together.
-    """
-
-    state: End
-    reason: str
-    quality: Quality | None
-    dose: float | None
-    frames: int
-
-    def __str__(self) -> str:
-        from .text import outcome_text
-
-        return outcome_text(self)
 
 
 def exposures(
@@ -198,7 +147,7 @@ class Exposures(Iterator[Acquisition]):
         if hasattr(frame, "acquisition"):
             acquisition = frame.acquisition if acquisition is None else acquisition
             frame = frame.image.data
-        if acquisition is not None and (others := _differing(acquisition, self._asked)):
+        if acquisition is not None and (others := differing(acquisition, self._asked)):
             self._spent.append(self._asked.replace(**{n: getattr(acquisition, n) for n in others}))
             self._troubled(End.LATE_FRAMES, f"a frame with another {', '.join(others)} than asked for")
             return
@@ -386,13 +335,3 @@ class Exposures(Iterator[Acquisition]):
             self._end(otherwise, shown if otherwise is End.NOTHING_SEEN else "refused, and no other settings are left")
             return
         self._asked = asked
-
-
-def _differing(given: Acquisition, asked: Acquisition) -> list[str]:
-    """Settings of a frame that are not those asked for."""
-    out = []
-    for name, (relative, absolute) in _SLACK.items():
-        a, b = getattr(given, name), getattr(asked, name)
-        if None not in (a, b) and not math.isclose(a, b, rel_tol=relative, abs_tol=absolute):
-            out.append(name)
-    return out

@@ -43,6 +43,8 @@ class SimulatedMicroscope:
 
     Attributes
     ----------
+    index : int
+        As given.
     settings : Acquisition
         Those of the image.
     frames, expected : list of (h, w) arrays
@@ -54,7 +56,7 @@ class SimulatedMicroscope:
     """
 
     def __init__(self, data: Dataset, index: int, *, pause: float = 5.0, drift: float = 1.0, seed: int = 0) -> None:
-        self._data, self._index, self._pause, self._seed = data, index, pause, seed
+        self._data, self.index, self._pause, self._seed = data, index, pause, seed
         self.settings: Acquisition = shot_of(data, index).acquisition
         self._velocity = drift * np.array(shot_of(data, index).scan.drift)
         self.frames: list[np.ndarray] = []
@@ -64,7 +66,7 @@ class SimulatedMicroscope:
 
     def expose(self, settings: Acquisition) -> np.ndarray:
         """One frame, (h, w) uint16."""
-        shot = shot_of(self._data, self._index)
+        shot = shot_of(self._data, self.index)
         size = int(self._data.attributes["twin_size"])
         lasts = size * (size * settings.dwell_time + shot.scan.flyback_time)
         # The first frame is where the image was; drift within a frame is that of the scan.
@@ -72,7 +74,7 @@ class SimulatedMicroscope:
         away = self._velocity * (start + lasts / 2)
         number = len(self.frames)
         seed = self._seed * 1000 + number + 1
-        shot, fraction = scan_of(self._data, self._index, settings, seed=seed, moved=tuple(away.tolist()))
+        shot, fraction = scan_of(self._data, self.index, settings, seed=seed, moved=tuple(away.tolist()))
         self.scans.append((shot, fraction))
         self.frames.append(self._record(number, 0))
         self.expected.append(expected_counts(fraction, shot.acquisition, shot.detector))
@@ -83,7 +85,7 @@ class SimulatedMicroscope:
     def _record(self, number: int, again: int) -> np.ndarray:
         """Frame `number`, or the same scan with other noise."""
         shot, fraction = self.scans[number]
-        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(71, self._index, number, again)))
+        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(71, self.index, number, again)))
         return record(fraction, shot.acquisition, shot.detector, rng)
 
     def obtained(

@@ -9,7 +9,7 @@ from scipy.constants import angstrom
 if TYPE_CHECKING:
     from ..metadata import Acquisition
     from .advice import Advice
-    from .loop import Outcome
+    from .outcome import Outcome
     from .predict import Interval, Quality
 
 __all__ = ["advice_text", "outcome_text", "quality_text", "settings_text"]
