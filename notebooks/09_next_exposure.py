@@ -110,17 +110,22 @@ def first_frame(i):
 
 
 candidates = (chosen_images if twin else contrasted)(test, areas, seed)
-tried = [first_frame(i) for i in candidates]
-usable = [one for one in tried if one[1].dwell_time and np.ptp(one[0]) > 0]
+usable = []
+for i in candidates:
+    frame, settings, microscope = first_frame(i)
+    try:
+        on_scale = frame.dtype == np.uint16
+        known = estimate(frame, settings, on_scale=on_scale)
+    except cimp.CimpError as error:  # blank, clipped, filtered ...
+        print(f"image {i}: {error}")
+        continue
+    if settings.dwell_time is not None:
+        usable.append((frame, settings, microscope, known))
 # The first one with columns, if there is one.
-known = [
-    estimate(frame, settings, on_scale=frame.dtype == np.uint16)
-    for frame, settings, _ in usable
-]
-order = sorted(range(len(known)), key=lambda k: known[k].columns is None)
-chosen = order[0]
-frame, settings, microscope = usable[chosen]
-known = known[chosen]
+usable.sort(key=lambda one: one[3].columns is None)
+if not usable:
+    raise SystemExit("none of these images can be the quick frame")
+frame, settings, microscope, known = usable[0]
 
 # %% mystnb={"image": {"alt": "The quick frame: a micrograph of few electrons, grainy, with a scale bar."}}
 fig = figures.show_micrographs([frame], [settings.pixel_size], ["quick frame"])
@@ -148,7 +153,7 @@ if twin:
     from cimp_core.advising.simulated import obtained_snr
     from cimp_core.digital_twin import shot_of
 
-    shot = shot_of(test, candidates[tried.index(usable[chosen])])
+    shot = shot_of(test, microscope.index)
     noise = np.std(frame - microscope.expected[0])
     truth = [
         f"{obtained_snr(frame, microscope.expected[0]):.2f}",
@@ -352,7 +357,8 @@ for name, frames in {
     "always broken": [np.full(frame.shape, np.nan)] * 9,
     "refused": [None] * 9,
 }.items():
-    loop = exposures(Goal("snr", 1e3), limits, start=settings)
+    more = Goal("snr", max(1.5 * known.snr, 0.5))
+    loop = exposures(more, limits, start=settings)
     for _, one in zip(loop, frames):
         loop.refuse("not now") if one is None else loop.give(one)
     ends[name] = "" if loop.outcome is None else str(loop.outcome.state)
@@ -417,7 +423,7 @@ assert ends["always broken"] == "bad frames" and ends["refused"] == "refused"
 # %%
 facts = {
     "goal": str(wanted),
-    "advised, from the quick frame": advice.settings.dwell_time,
+    "advised dwell time": f"{advice.settings.dwell_time * 1e6:.3g} µs",
     "reached by one frame": advice.reached,
     "loop": "no truth, no loop" if outcome is None else str(outcome.state),
     "profile, seed": f"{profile}, {seed}",

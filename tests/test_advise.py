@@ -172,7 +172,7 @@ def test_predicted_clipping_follows_the_gain():
         clipped = float(np.mean(bench.expose(later) == 65535))
         shares.append(clipped)
         found = predict(known, later, limits, SURE).clipped
-        assert found.value == pytest.approx(clipped, abs=0.04)
+        assert found.value == pytest.approx(clipped, abs=0.005, rel=0.5)  # a share of a few per cent, from one frame
     assert shares[0] < 0.01 < shares[1] < shares[2]
 
 

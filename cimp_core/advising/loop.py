@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,9 @@ from .search import least_dose
 
 __all__ = ["Exposures", "exposures"]
 
+
+_ADDED = 0.8
+"""Of the sum of what two parts have is what they have together at least, or they do not lie on each other."""
 
 _LEAST = 0.08
 """Of the goal's power is what a further frame brings at least, so that there are few."""
@@ -224,23 +227,44 @@ class Exposures(Iterator[Acquisition]):
         self.numbers.append(self._given - 1)
         self._taken.append(found.settings)
         self._single.append(found)
-        doses = [relative_dose(settings, self._taken[0]) for settings in self._taken]
-        combined = combine(self.frames, [self._scale(k) for k in range(len(self.frames))], doses)
         newest = len(self.frames) - 1
-        alone = newest in combined.left_out or set(range(newest)) <= set(combined.left_out)
+        before = [] if self.combined is None else [part.index for part in self.combined.how.parts]
+        combined, known = self._together([*before, newest])
+        used = {part.index for part in combined.how.parts}
+        alone = newest not in used or (len(self.frames) > 1 and used == {newest})
         if expected is not None and alone and self._lost(found, expected):
             for kept in (self.frames, self.numbers, self._taken, self._single):
                 kept.pop()
             return
-        self.combined = combined
-        used = [part.index for part in combined.how.parts]
-        settings = self._taken[int(np.argmax(doses))]
-        total = sum(relative_dose(self._taken[k], settings) for k in used)
-        decays = [(self._single[k].noise.glow, self._single[k].decay_time) for k in used]
-        whole = settings.replace(dwell_time=settings.dwell_time * total)
-        decay = max(decays)[1]
-        self.known = estimate(combined.frame, whole, on_scale=found.on_scale, decay_time=decay, recorded=False)
+        if self.known is not None and len(used) > 1:
+            apart = [(self.combined, self.known), self._together([newest])]
+            gains = [self._power(one) for _, one in apart]
+            # Frames add up if they were brought to lie on each other. If not, they blur, and the better part is taken.
+            if self._power(known) < _ADDED * sum(gains):
+                combined, known = max([(combined, known), *apart], key=lambda pair: self._power(pair[1]))
+        self.combined, self.known = combined, known
         self._plan()
+
+    def _together(self, which: list[int]) -> tuple[Combined, Estimate]:
+        """Some of the frames put together, and what they tell."""
+        doses = [relative_dose(self._taken[k], self._taken[0]) for k in which]
+        made = combine([self.frames[k] for k in which], [self._scale(k) for k in which], doses)
+        parts = tuple(part._replace(index=which[part.index]) for part in made.how.parts)
+        left_out = set(range(len(self.frames))) - {part.index for part in parts}
+        made = Combined(made.frame, replace(made.how, parts=parts), tuple(sorted(left_out)))
+        settings = self._taken[which[int(np.argmax(doses))]]
+        total = sum(relative_dose(self._taken[part.index], settings) for part in parts)
+        whole = settings.replace(dwell_time=settings.dwell_time * total)
+        # Where after-glow is strongest it is read best.
+        decay = max((self._single[p.index].noise.glow, self._single[p.index].decay_time) for p in parts)[1]
+        on_scale = self._single[which[0]].on_scale
+        return made, estimate(made.frame, whole, on_scale=on_scale, decay_time=decay, recorded=False)
+
+    def _power(self, known: Estimate) -> float:
+        """What frames put together have reached; see `Goal.power`. By the snr alone where no columns are seen."""
+        now = predict(known, known.settings, self.limits, self.calibration)
+        found = now.of(self.goal)
+        return now.snr.value**2 * 1e-30 if found is None else self.goal.power_of(found.value)
 
     def _lost(self, found: Estimate, expected: Quality) -> bool:
         """Whether a frame that lies on no other shows that the specimen is gone; ends the loop if so."""
