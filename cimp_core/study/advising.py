@@ -153,7 +153,7 @@ def main() -> None:
     """``python -m cimp_core.study.advising TWIN --out FILE.json``, or ``--calibrate FILE.json``."""
     parser = argparse.ArgumentParser(description="Measure how well the quality of a frame is predicted.")
     parser.add_argument("dataset", type=Path, help="a twin")
-    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--out", type=Path, help="results file; rows of the same name are replaced")
     parser.add_argument("--table", type=Path, help="also write what was predicted and obtained, for the chapter")
     parser.add_argument("--calibrate", type=Path, help="fit the spread on training and validation materials instead")

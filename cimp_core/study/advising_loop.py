@@ -173,7 +173,7 @@ def main() -> None:
     """``python -m cimp_core.study.advising_loop TWIN --out FILE.json``."""
     parser = argparse.ArgumentParser(description="Measure what a loop of a few frames spends to reach a goal.")
     parser.add_argument("dataset", type=Path, help="a twin")
-    parser.add_argument("--images", type=int, default=120, help="areas looked at, of test and of training materials")
+    parser.add_argument("--images", type=int, default=100, help="areas looked at, of test and of training materials")
     parser.add_argument("--out", type=Path, help="results file; rows of the same name are replaced")
     parser.add_argument("--work", type=Path, help="folder for the tables; what is there is not made again")
     parser.add_argument("--part", choices=("train", "test"), action="append", help="make the table of these only")
