@@ -93,8 +93,6 @@ def test_help_is_light():
 
 REAL = {  # file -> exit status, and a part of what is said
     "pycroscopy+SciFiDatasets/data/microscopy/em/tem/EMDReader_Image_FEI.emd": (0, "reached with dwell time"),
-    "hyperspy+rosettasciio/rsciio/tests/data/emd/FFTComplexEven.emd": (0, "dose not known"),
-    "hyperspy+rosettasciio/rsciio/tests/data/digitalmicrograph/2D/test_STEM_image.dm3": (0, "nothing but noise"),
     "AliBaghizadeh+Analysis-of-atomic-displacement-in-STEM-images/images/BTO_crystal_1.dm4": (1, "--set dwell_time="),
     "ercius+openNCEM/ncempy/data/16_STOimage.emi": (0, "16-bit scale"),
     "ercius+openNCEM/ncempy/data/Acquisition_18.emd": (0, "column precision"),
