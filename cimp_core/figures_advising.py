@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -62,8 +63,11 @@ def quality_curves(table: pd.DataFrame, truth: pd.DataFrame | None = None) -> mp
         if truth is not None and name in truth:
             one.plot(truth["dose"], truth[name] * unit, "o", color=OKABE_ITO[3], ms=4, label="recorded")
         one.set(xscale="log", xlabel="dose [e/Å²]", ylabel=label)
-        if name != "clipped":
+        if name == "clipped":
+            one.set_ylim(0, max(0.01, 1.1 * float(high.max())))
+        else:
             one.set_yscale("log")
+            _plain(one.yaxis)
     axes[0, 0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -156,6 +160,9 @@ def predicted_against_obtained(table: pd.DataFrame) -> mpl.figure.Figure:
             ends = [min(value.min(), got.min()), max(value.max(), got.max())]
             one.plot(ends, ends, color="0.5", lw=0.8, zorder=0)
         one.set(xscale="log", yscale="log", xlabel=f"predicted {label}", ylabel="obtained")
+        if name != "clip":
+            _plain(one.xaxis)
+            _plain(one.yaxis)
     axes[0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -184,5 +191,13 @@ def loop_steps(
     axes.plot(np.array(doses) * angstrom**2, np.array(truth) * unit, "x", color=OKABE_ITO[3], ms=8, label="obtained")
     axes.axhline(goal.value * unit, color="0.4", ls=":", label=str(goal))
     axes.set(xscale="log", yscale="log", xlabel="dose so far [e/Å²]", ylabel=label)
+    _plain(axes.yaxis)
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _plain(axis: mpl.axis.Axis) -> None:
+    """Ticks at 1, 2 and 5 of a logarithmic axis, as plain numbers."""
+    axis.set_major_locator(mpl.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    axis.set_minor_formatter(mpl.ticker.NullFormatter())

@@ -194,6 +194,11 @@ def test_the_simulated_microscope_drifts(twin):
     one, two = still.expose(own), still.expose(own)
     assert one.dtype == np.uint16 and one.shape == (128, 128) and not np.array_equal(one, two)
     assert still.dose == pytest.approx(2 * dose_of(own))
+    shaking = np.std(still.expected[1] - still.expected[0])
+    adrift = SimulatedMicroscope(twin, 0, drift=20.0)
+    adrift.expose(own), adrift.expose(own)
+    np.testing.assert_array_equal(adrift.expected[0], still.expected[0])
+    assert np.std(adrift.expected[1] - adrift.expected[0]) > 3 * shaking
 
 
 def test_a_loop_on_the_twin_gets_what_it_says(twin):

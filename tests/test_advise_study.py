@@ -69,7 +69,7 @@ def test_the_fixed_schedule_succeeds_as_often_as_the_loop_on_training_areas():
     train = loops()
     name, amount = fixed_schedule(train)
     share = float(np.mean(amounts(train, name) <= amount))
-    assert share == pytest.approx(0.9, abs=0.03)
+    assert 0.9 <= share < 0.93
     # Where currents differ, what keeps the electrons is cheaper than what keeps the time.
     varied = train.assign(current=5e-11 * np.exp(np.linspace(-1, 1, 40)))
     varied["oracle_time"] = 1e-5 * 5e-11 / varied["current"]
