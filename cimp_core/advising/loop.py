@@ -16,26 +16,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import OutOfRangeError
 from ..metadata import Acquisition
-from .combine import Combined, combine
+from .combine import Combined
 from .estimate import Estimate, check_frame, estimate
+from .gathered import Gathered
 from .goal import Goal, parse_goal
 from .limits import Limits, Range, read_limits
 from .outcome import End, Outcome, differing
-from .predict import Calibration, Quality, dose_of, predict, relative_dose
+from .predict import Calibration, Quality, dose_of, predict
 from .search import least_dose
 
 __all__ = ["Exposures", "exposures"]
 
-
-_ADDED = 0.8
-"""Of the sum of what two parts have is what they have together at least, or they do not lie on each other."""
 
 _LEAST = 0.08
 """Of the goal's power is what a further frame brings at least, so that there are few."""
@@ -77,12 +75,6 @@ class Exposures(Iterator[Acquisition]):
     ----------
     outcome : Outcome or None
         ``None`` as long as it runs.
-    combined : Combined or None
-        The good frames together.
-    known : Estimate or None
-        What they tell.
-    numbers : list of int
-        Which of the frames that were given are the good ones, counted from 0.
     """
 
     goal: Goal
@@ -92,15 +84,9 @@ class Exposures(Iterator[Acquisition]):
     calibration: Calibration
     patience: int = 3  # of one kind of trouble in a row
     outcome: Outcome | None = None
-    combined: Combined | None = None
-    known: Estimate | None = None
-    frames: list[np.ndarray] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
     _given: int = 0
     _asked: Acquisition | None = None
     _waiting: bool = False
-    _taken: list[Acquisition] = field(default_factory=list)
-    _single: list[Estimate] = field(default_factory=list)
     _refused: list[float] = field(default_factory=list)
     _trouble: dict[End, int] = field(default_factory=dict)
     _spent: list[Acquisition] = field(default_factory=list)
@@ -117,6 +103,22 @@ class Exposures(Iterator[Acquisition]):
         if self.max_frames < 1:
             raise OutOfRangeError(f"max_frames is {self.max_frames}: at least one is needed")
         self._asked = self.start
+        self._good = Gathered(self.goal, self.limits, self.calibration)
+
+    @property
+    def combined(self) -> Combined | None:
+        """The good frames together."""
+        return self._good.combined
+
+    @property
+    def known(self) -> Estimate | None:
+        """What they tell."""
+        return self._good.known
+
+    @property
+    def numbers(self) -> list[int]:
+        """Which of the frames that were given are the good ones, counted from 0."""
+        return self._good.numbers
 
     def __next__(self) -> Acquisition:
         if self._waiting and self.outcome is None:
@@ -158,8 +160,8 @@ class Exposures(Iterator[Acquisition]):
         try:
             data = np.asarray(frame)
             check_frame(data)
-            if self.frames and data.shape != self.frames[0].shape:
-                raise OutOfRangeError(f"frame of shape {data.shape} after {self.frames[0].shape}")
+            if self._good.frames and data.shape != self._good.frames[0].shape:
+                raise OutOfRangeError(f"frame of shape {data.shape} after {self._good.frames[0].shape}")
             found = estimate(data, self._asked, on_scale=data.dtype == np.uint16)
         except OutOfRangeError as error:
             self._bad(np.asarray(frame), str(error))
@@ -207,8 +209,8 @@ class Exposures(Iterator[Acquisition]):
     def _bad(self, frame: np.ndarray, reason: str) -> None:
         """A frame that cannot be used: again, with another gain or offset if it was clipped."""
         blank = frame.ndim == 2 and frame.size and frame.dtype.kind in "uif" and frame.min() == frame.max()
-        if blank and self.frames:
-            self._end(End.LOST, f"a blank frame after {len(self.frames)} good ones: {reason}")
+        if blank and self._good.frames:
+            self._end(End.LOST, f"a blank frame after {len(self._good.frames)} good ones: {reason}")
             return
         self._troubled(End.BAD_FRAMES, reason)
         asked = self._asked
@@ -223,48 +225,11 @@ class Exposures(Iterator[Acquisition]):
         expected = None
         if self.known is not None and self.known.seen:
             expected = predict(self.known, found.settings, self.limits, self.calibration)
-        self.frames.append(data)
-        self.numbers.append(self._given - 1)
-        self._taken.append(found.settings)
-        self._single.append(found)
-        newest = len(self.frames) - 1
-        before = [] if self.combined is None else [part.index for part in self.combined.how.parts]
-        combined, known = self._together([*before, newest])
-        used = {part.index for part in combined.how.parts}
-        alone = newest not in used or (len(self.frames) > 1 and used == {newest})
-        if expected is not None and alone and self._lost(found, expected):
-            for kept in (self.frames, self.numbers, self._taken, self._single):
-                kept.pop()
+        if not self._good.add(data, found, self._given - 1) and expected is not None and self._lost(found, expected):
+            self._good.drop_last()
             return
-        if self.known is not None and len(used) > 1:
-            apart = [(self.combined, self.known), self._together([newest])]
-            gains = [self._power(one) for _, one in apart]
-            # Frames add up if they were brought to lie on each other. If not, they blur, and the better part is taken.
-            if self._power(known) < _ADDED * sum(gains):
-                combined, known = max([(combined, known), *apart], key=lambda pair: self._power(pair[1]))
-        self.combined, self.known = combined, known
+        self._good.accept()
         self._plan()
-
-    def _together(self, which: list[int]) -> tuple[Combined, Estimate]:
-        """Some of the frames put together, and what they tell."""
-        doses = [relative_dose(self._taken[k], self._taken[0]) for k in which]
-        made = combine([self.frames[k] for k in which], [self._scale(k) for k in which], doses)
-        parts = tuple(part._replace(index=which[part.index]) for part in made.how.parts)
-        left_out = set(range(len(self.frames))) - {part.index for part in parts}
-        made = Combined(made.frame, replace(made.how, parts=parts), tuple(sorted(left_out)))
-        settings = self._taken[which[int(np.argmax(doses))]]
-        total = sum(relative_dose(self._taken[part.index], settings) for part in parts)
-        whole = settings.replace(dwell_time=settings.dwell_time * total)
-        # Where after-glow is strongest it is read best.
-        decay = max((self._single[p.index].noise.glow, self._single[p.index].decay_time) for p in parts)[1]
-        on_scale = self._single[which[0]].on_scale
-        return made, estimate(made.frame, whole, on_scale=on_scale, decay_time=decay, recorded=False)
-
-    def _power(self, known: Estimate) -> float:
-        """What frames put together have reached; see `Goal.power`. By the snr alone where no columns are seen."""
-        now = predict(known, known.settings, self.limits, self.calibration)
-        found = now.of(self.goal)
-        return now.snr.value**2 * 1e-30 if found is None else self.goal.power_of(found.value)
 
     def _lost(self, found: Estimate, expected: Quality) -> bool:
         """Whether a frame that lies on no other shows that the specimen is gone; ends the loop if so."""
@@ -277,14 +242,6 @@ class Exposures(Iterator[Acquisition]):
         self._end(End.LOST, reason)
         return True
 
-    def _scale(self, k: int) -> float:
-        """Counts of frame `k` that stand for the same signal as one count of the first frame."""
-        one, first = self._single[k], self._single[0]
-        same = one.settings.detector_gain == first.settings.detector_gain
-        if not same and one.seen and first.seen:
-            return math.sqrt(one.signal_variance / first.signal_variance)
-        return relative_dose(one.settings.replace(dwell_time=first.settings.dwell_time), first.settings)
-
     def _plan(self) -> None:
         """Decide whether the goal is reached, and what to ask for if not."""
         known = self.known
@@ -292,9 +249,11 @@ class Exposures(Iterator[Acquisition]):
         if quality.surely(self.goal):
             self._end(End.REACHED, f"{self.goal} is reached by {self.combined.used} frames")
             return
-        left = self.max_frames - len(self.frames)
+        left = self.max_frames - len(self._good.frames)
         if left <= 0:
-            self._end(End.OUT_OF_REACH, f"{self.goal} is not reached by {len(self.frames)} frames, the most allowed")
+            self._end(
+                End.OUT_OF_REACH, f"{self.goal} is not reached by {len(self._good.frames)} frames, the most allowed"
+            )
             return
         now = quality.of(self.goal)
         if now is None or not known.seen:
@@ -350,8 +309,8 @@ class Exposures(Iterator[Acquisition]):
         dose, left = dose_of(asked), None if self.limits.max_dose is None else self.limits.max_dose - (self.dose or 0)
         long = (
             self.limits.max_frame_time is not None
-            and self.frames
-            and (dwell_time * self.frames[0].size > self.limits.max_frame_time)
+            and self._good.frames
+            and (dwell_time * self._good.frames[0].size > self.limits.max_frame_time)
         )
         if not dwell_time > before * 1.01 or (left is not None and dose > left) or long:
             what = "columns" if self.known is not None and self.known.seen else "anything but noise"

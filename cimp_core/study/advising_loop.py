@@ -36,6 +36,7 @@ QUICK = 0.5e-6
 """Dwell time of the first frame [s]."""
 
 COLUMN_SHARE = 0.4
+"""Of the areas asked for, so many are looked at for columns: each takes longer."""
 
 LIMITS = Limits(dwell_time=Range(low=1e-7, high=2e-4))
 _STEP = 1.03  # of the oracle's dwell times
@@ -55,8 +56,8 @@ def loop_table(
     data : Dataset
         Part of a twin.
     images : int
-        Areas that are looked at, from as many sessions as possible; for columns, `COLUMN_SHARE` of this number, of those
-        with pixels fine enough.
+        Areas that are looked at, from as many sessions as possible; for columns, `COLUMN_SHARE` of this number, of
+        those with pixels fine enough.
 
     Returns
     -------
