@@ -31,11 +31,11 @@ from .rows import print_rows, row
 
 __all__ = ["GOALS", "LIMITS", "QUICK", "fixed_schedule", "loop_rows", "loop_table"]
 
-GOALS = {"snr": parse_goal("snr 4"), "columns": parse_goal("column precision 3 pm")}
+GOALS = {"snr": parse_goal("snr 4"), "columns": parse_goal("column precision 1 pm")}
 QUICK = 0.5e-6
 """Dwell time of the first frame [s]."""
 
-COLUMN_SHARE = 0.4
+COLUMN_SHARE = 0.25
 """Of the areas asked for, so many are looked at for columns: each takes longer."""
 
 LIMITS = Limits(dwell_time=Range(low=1e-7, high=2e-4))
