@@ -120,7 +120,7 @@ def check_frame(frame: np.ndarray) -> np.ndarray:
     if bad := int(data.size - np.isfinite(data).sum()):
         raise OutOfRangeError(f"{bad} of {data.size} pixels are nan or infinite: take the frame again")
     if data.min() == data.max():
-        raise OutOfRangeError(f"every pixel is {data.flat[0]:g}: the frame is blank; is the beam on, the detector in?")
+        raise OutOfRangeError(f"every pixel is {data.flat[0]:g}: the frame is blank or saturated; is the beam on?")
     low, high = _clipped(data)
     if low + high > 0.2:
         raise OutOfRangeError(
