@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, help="a twin")
     parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--out", type=Path, help="results file; rows of the same name are replaced")
-    parser.add_argument("--table", type=Path, help="also write what was predicted and obtained, for the chapter")
+    parser.add_argument("--table", type=Path, help="also write what was predicted and obtained, CSV")
     parser.add_argument("--calibrate", type=Path, help="fit the spread on training and validation materials instead")
     parser.add_argument("--profile", default="full")
     arguments = parser.parse_args()
