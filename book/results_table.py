@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-PICTURES = ("blind", "denoise", "real", "style")
-"""First parts of the names of what is measured on re-rendered and denoised pictures: they have a page of their own."""
+PICTURES = ("advise", "blind", "denoise", "real", "style")
+"""First parts of the names of what is measured on pictures made or advised: they have a page of their own."""
 
 
 def results_table(rows: Iterable[Mapping]) -> str:

@@ -10,6 +10,7 @@ from .errors import CimpError, NotHAADFError, OutOfRangeError, SchemaError, Unre
 from .metadata import PARAMETERS, Acquisition, Normalizer
 
 if TYPE_CHECKING:
+    from .advising import Advice, advise
     from .auditing import AuditReport, audit
     from .build import BuildReport, build_dataset
     from .dataset import Dataset, open_dataset
@@ -37,6 +38,8 @@ _HOME = {
     "Denoised": ".denoising",
     "audit": ".auditing",
     "AuditReport": ".auditing",
+    "advise": ".advising",
+    "Advice": ".advising",
     "rerender": ".rerendering",
     "Rerendered": ".rerendering",
 }
@@ -44,6 +47,7 @@ _HOME = {
 __all__ = [
     "PARAMETERS",
     "Acquisition",
+    "Advice",
     "AuditReport",
     "BuildReport",
     "CimpError",
@@ -56,6 +60,7 @@ __all__ = [
     "Rerendered",
     "SchemaError",
     "UnreadableFileError",
+    "advise",
     "audit",
     "build_dataset",
     "denoise",
@@ -73,7 +78,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name's module when the name is first used (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Stored, so that the look-up happens once. (The modules are called digital_twin and denoising because a
+    # Stored, so that the look-up happens once. (The modules are called digital_twin, denoising and advising because a
     # submodule named twin or denoise would replace the function of that name as soon as anything imported it.)
     value = getattr(import_module(_HOME[name], __name__), name)
     globals()[name] = value

@@ -63,11 +63,13 @@ def _session_lengths(seed: int, images: int) -> list[int]:
     return lengths
 
 
-def _scanned(seed: int, k: int, shot: Shot, size: int, material: str, rng: np.random.Generator) -> np.ndarray:
+def _scanned(
+    seed: int, k: int, shot: Shot, size: int, material: str, rng: np.random.Generator, moved: tuple = (0.0, 0.0)
+) -> np.ndarray:
     """Fraction of the electrons that reaches the detector, (size, size), where the beam really was."""
     settings = shot.acquisition
     specimen = draw_specimen(random_stream(seed, _SPECIMEN, k, shot.area), settings.pixel_size, size, material)
-    rows = row_displacements(shot.scan, settings.dwell_time, size, size, rng)
+    rows = row_displacements(shot.scan, settings.dwell_time, size, size, rng) - np.array(moved)[::-1]
     inner, outer = settings.inner_collection_angle, shot.outer_collection_angle
     fraction = expectation(specimen, shot.optics, inner, outer, settings.pixel_size, size, rows)
     return lag(fraction, shot.scan, settings.dwell_time)
@@ -269,33 +271,38 @@ def shot_of(data: Dataset, index: int) -> Shot:
 
 
 def scan_of(
-    data: Dataset, index: int, acquisition: Acquisition | None = None, *, seed: int = 0
+    data: Dataset,
+    index: int,
+    acquisition: Acquisition | None = None,
+    *,
+    seed: int = 0,
+    moved: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Shot, np.ndarray]:
     """The shot, and the fraction of the electrons that reached the detector where the beam really was.
 
     `simulate.detector` makes recordings and expectations of it at any dose, gain and offset, all with the beam at the
     same positions.
 
-    Arguments and errors are those of `reacquire`; by default the settings are the image's own. The fraction is
-    (size, size) float32.
+    Arguments and errors are those of `reacquire`; by default the settings are the image's own. `moved` is how far the
+    specimen has drifted since, down and right [m]. The fraction is (size, size) float32.
     """
     stored = _stored(data, index)
     shot = Shot.from_dict(stored)
     if acquisition is not None:
         shot = shot.at(acquisition)
     with threadpool_limits(1):
-        return shot, _scan_again(*_made_with(data), stored, shot, seed)[0]
+        return shot, _scan_again(*_made_with(data), stored, shot, seed, moved)[0]
 
 
 def _made_with(data: Dataset) -> tuple[int, int]:
     return int(data.attributes["twin_seed"]), int(data.attributes["twin_size"])
 
 
-def _scan_again(twin_seed: int, size: int, stored: dict, shot: Shot, seed: int) -> tuple:
+def _scan_again(twin_seed: int, size: int, stored: dict, shot: Shot, seed: int, moved: tuple = (0.0, 0.0)) -> tuple:
     """The fraction at the beam's positions, and the stream from which noise is drawn next."""
     k = stored["session"]
     rng = random_stream(twin_seed, _NOISE, k, shot.area, shot.frame, seed)
-    return _scanned(twin_seed, k, shot, size, stored["material"], rng), rng
+    return _scanned(twin_seed, k, shot, size, stored["material"], rng, moved), rng
 
 
 def _stored(data: Dataset, index: int) -> dict:

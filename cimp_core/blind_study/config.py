@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import SchemaError, UnreadableFileError
+from ..errors import SchemaError
+from ..settings_file import read_mapping
 
 __all__ = ["CatchTrials", "Display", "Exclude", "StudyConfig", "config_digest", "read_config"]
 
@@ -112,34 +112,11 @@ def read_config(path: str | Path) -> StudyConfig:
     SchemaError
         Settings are unknown, missing or out of range; each is named.
     """
-    try:
-        settings = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UnreadableFileError(f"{path}: not a text file in UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise UnreadableFileError(f"{path}: not YAML{where} ({getattr(error, 'problem', None) or error})") from error
-    if not isinstance(settings, dict):
-        raise SchemaError(f"{path}: holds no settings; it begins, for example, with 'title: My study'")
+    settings = read_mapping(path, "title: My study")
     try:
         return StudyConfig.model_validate(settings)
     except ValidationError as error:
         raise SchemaError(f"{path}: " + "; ".join(map(_fault, error.errors()))) from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which would take the last of two settings of one name without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a name that stands twice."""
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, (key, _) in enumerate(node.value):
-            if isinstance(key, yaml.ScalarNode) and key.value in names[:number]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _fault(error: Any) -> str:
