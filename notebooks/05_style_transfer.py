@@ -346,16 +346,15 @@ if slider is not None:
 # %% [markdown]
 # ## What to notice
 #
-# - **Arithmetic is hard to beat** where it applies. A generator has to learn from thousands of images that gain and offset
-#   scale and shift, and then does it with an error. `cimp.rerender` takes for every change the way that was nearer to the
-#   truth on the validation materials, and says which.
-# - **The embedding gap is no measure of truth.** The generator is trained to raise it; only a comparison with the re-acquired
-#   area, or a reader it never met, shows whether the image is right.
+# - **Arithmetic is hard to beat** where it applies, and of gain and offset it is nearly exact. The generator comes nearer where
+#   the optics change: of another inner angle above all, which no arithmetic here knows. `cimp.rerender` takes for every change
+#   the way that was nearer to the truth on the validation materials, and says which.
+# - **The recording under other settings teaches most.** In trainings of one length the five terms alone hardly got past the image
+#   as it is; what the embedding adds to the raw settings is not seen in these numbers either.
+# - **The embedding gap is no measure of truth.** The generator is trained to raise it, and without the truth it raised it more;
+#   only a comparison with the re-acquired area, or a reader it never met, shows whether the image is right.
 # - **More dose cannot be drawn from less**: what noise has hidden is guessed. [Denoising](06_denoising) measures how well.
-# - **The optics cannot be had by arithmetic**, and a network that has never seen a pair hardly learns them either: of
-#   another convergence angle the image as it is was still the best guess, of another inner angle the translator came a little nearer.
-# - **What the terms can see is learnt first.** Scale and shift, two numbers an image, carry nearly all of the translator's
-#   gap after so short a training; cycle and identity hold it back from making noise, which no way back undoes.
+# - **Identity costs nothing here**: the network is built so that the same settings change nothing, and its term stays at zero.
 #
 # ## Exercises
 #

@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path, help="a twin")
     parser.add_argument("--work", type=Path, required=True, help="folder of the trainings; a run goes on in it")
     parser.add_argument("--out", type=Path, required=True, help="results file; rows of the same name are replaced")
-    parser.add_argument("--samples", type=int, default=6_400, help="images that each variant sees")
+    parser.add_argument("--samples", type=int, default=3_200, help="images that each variant sees")
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--profile", default="full")
     arguments = parser.parse_args()
