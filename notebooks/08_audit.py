@@ -250,13 +250,11 @@ assert not short.counts["disagrees"] or short[0].checks["levels"].why
 # 2. Change the pixel size of one file by 10 %. From which factor on is it found?
 # 3. Why is the largest score of an image calibrated, and not each p-value compared with 0.01?
 #
-# <details><summary>Solutions</summary>
-#
+# ```{dropdown} Solutions
 # 1. `cimp.audit(..., level=0.05)`: about one in twenty sound images more, and faults that were just missed.
 # 2. Where the interval that the audit prints for the pixel size ends; without a lattice it may never be.
 # 3. Seven settings and two checks, each wrong once in a hundred times, raise an alarm in up to nine of a hundred images.
-#
-# </details>
+# ```
 #
 # ## Summary
 

@@ -411,13 +411,11 @@ assert ends["always broken"] == "bad frames" and ends["refused"] == "refused"
 # 2. At which snr do two recordings of an area correlate by 0.5?
 # 3. Allow the dwell times 1, 10 and 100 µs only. What does the loop spend now?
 #
-# <details><summary>Solutions</summary>
-#
+# ```{dropdown} Solutions
 # 1. `quick = 2.0`. The interval narrows by less than half, as part of it is the spread that predictions have anyway.
 # 2. At 1, from $s^2/(1+s^2) = 1/2$.
 # 3. `Limits(dwell_time=[1e-6, 1e-5, 1e-4])`. It takes several frames of the shorter times, where one of a time between would do.
-#
-# </details>
+# ```
 #
 # ## Summary
 

@@ -29,3 +29,17 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real files: {folder}/data is absent; set CIMP_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def renderer():
+    """An untrained one: it gives back the image, with a little noise where other settings are asked for."""
+    import torch
+
+    from cimp_core.models import Cimp, CimpConfig, Translator, TranslatorConfig
+    from cimp_core.renderer import Renderer
+
+    torch.manual_seed(0)
+    encoder = Cimp(CimpConfig(dim=16, hidden=32, spectrum=8)).eval()
+    translator = Translator(TranslatorConfig(condition=16, channels=8, blocks=1, hidden=16, encoder=""))
+    return Renderer(translator, encoder)

@@ -3,14 +3,12 @@
 import h5py
 import numpy as np
 import pytest
-import torch
 
 import cimp_core as cimp
 from cimp_core.digital_twin import scan_of
 from cimp_core.errors import OutOfRangeError
 from cimp_core.metadata import PARAMETERS, Acquisition, Normalizer
-from cimp_core.models import Cimp, CimpConfig, Translator, TranslatorConfig
-from cimp_core.renderer import Renderer
+from cimp_core.models import Translator, TranslatorConfig
 from cimp_core.results import row_faults
 from cimp_core.study import restyling, restyling_ablation, restyling_cases
 from cimp_core.study.restyling import (
@@ -30,14 +28,6 @@ COMMON = {"split": "material", "profile": "smoke", "seeds": [0], "twin_version":
 @pytest.fixture(scope="module")
 def parts():
     return cimp.twin(60, 96).split("material", val=0.2, test=0.2, seed=0)
-
-
-@pytest.fixture(scope="module")
-def renderer():
-    torch.manual_seed(0)
-    encoder = Cimp(CimpConfig(dim=16, hidden=32, spectrum=8)).eval()
-    translator = Translator(TranslatorConfig(condition=16, channels=8, blocks=1, hidden=16, encoder=""))
-    return Renderer(translator, encoder)  # untrained: gives back the image
 
 
 @pytest.fixture(scope="module")

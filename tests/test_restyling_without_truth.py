@@ -2,25 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
 from real_schema_files import settings, write_real
 
 import cimp_core as cimp
 from cimp_core.errors import OutOfRangeError
 from cimp_core.metadata import Acquisition, Normalizer
-from cimp_core.models import Cimp, CimpConfig, Translator, TranslatorConfig
-from cimp_core.renderer import Renderer
 from cimp_core.study.restyling import evaluate, read_back, rendered, routes
 from cimp_core.study.restyling_cases import CHANGED, Case, cases_of, joint
 from cimp_core.study.restyling_scores import Reader
-
-
-@pytest.fixture(scope="module")
-def renderer():
-    torch.manual_seed(0)
-    encoder = Cimp(CimpConfig(dim=16, hidden=32, spectrum=8)).eval()
-    translator = Translator(TranslatorConfig(condition=16, channels=8, blocks=1, hidden=16, encoder=""))
-    return Renderer(translator, encoder)  # untrained: gives back the image
 
 
 @pytest.fixture(scope="module")
