@@ -12,7 +12,7 @@ from cimp_core.metadata import Acquisition, Normalizer
 from cimp_core.models import Cimp, CimpConfig
 from cimp_core.study.restyling_cases import truth_of
 from cimp_core.style import PROFILES, StyleSampler, StyleValidation, train_style
-from cimp_core.style_pairs import Pairs, draw_settings, prepare_pairs
+from cimp_core.style_pairs import Pairs, _record_some, draw_settings, prepare_pairs
 from cimp_core.style_players import Players, Told
 
 QUICK = dataclasses.replace(PROFILES["smoke"], samples=8, warmup=4, log_every=4, checkpoint_every=4, ema_half_life=8)
@@ -65,6 +65,16 @@ def test_recordings_are_draws_of_the_truth_and_are_kept(train, folder):
     again = prepare_pairs(train, folder, 12, workers=1)
     assert (folder / "recordings.raw").stat().st_mtime_ns == written
     np.testing.assert_array_equal(again.recordings, pairs.recordings)
+
+
+def test_the_beam_stays_where_it_was_in_the_image(train):
+    i = int(np.argmin(train.metadata_raw[:, 0]))  # where pixels are fine, rows jitter by several of them
+    longer = train.acquisition(i).replace(dwell_time=30 * train.acquisition(i).dwell_time)
+    (made,) = _record_some((str(train.path), train.indices[[i]], longer.vector()[None]))
+    expected, recording = truth_of(train, i, longer)
+    again = cimp.reacquire(train, i, longer)
+    away = [np.std(picture.astype(float) - expected) for picture in (made, recording, again)]
+    assert away[0] < 1.05 * away[1] and away[0] < 0.8 * away[2]
 
 
 def test_other_pairs_are_made_again_and_half_made_ones_refused(train, tmp_path):
