@@ -8,6 +8,10 @@ A second environment, as neither is a dependency. Median of the runs after one o
 counts in memory, as its package offers it: what is done to a frame takes its time whatever it shows. careamics with its
 default network (32 channels, depth 2), whole frames where they fit 1024^2 and else its tiles. Without the shipped
 weights, ours are those of an untrained network of the same shape.
+
+Measured with careamics 0.3.5 and bm3d 4.0.3, two cores that other programs used too, at lower priority; 512^2 and
+2048^2, times that of the direct network (0.33 s and 9.2 s): our Noise2Void 1.4 and 0.95, careamics 1.9 and 1.8, BM3D 25
+and 13.
 """
 
 import argparse
