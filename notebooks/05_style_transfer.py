@@ -134,8 +134,9 @@ if not truth:
 # ## Method: one batch and what is asked of it
 #
 # A batch is images with their settings, wanted settings, and real images of such. Wanted are the settings of another image
-# of nearly the same pixel size, or some of them. At first the generator gives back what it gets: all that the settings
-# tell it enters through layers that begin at zero (FiLM), so cycle and identity begin at zero, too.
+# of nearly the same pixel size, or some of them. At first the generator gives back what it gets, but for a little noise that is
+# left out here: all that the settings tell it enters through layers that begin at zero (FiLM). Where the settings stay,
+# nothing changes before or after training, noise included.
 
 # %%
 import torch
@@ -149,7 +150,7 @@ batch = StyleSampler(train, PROFILES["smoke"], encoder.config.normalizer)(0)
 with torch.no_grad():
     z_source, z_target = map(encoder.metadata_encoder, (batch.source, batch.target))
     untrained = Translator(TranslatorConfig())
-    noise = torch.randn(batch.image.shape)
+    noise = torch.zeros(batch.image.shape)
     made = untrained(batch.image, z_source, z_target, noise)
     term = adversarial.embedding(encoder.image_encoder(made), z_target).item()
     cycle = adversarial.cycle(batch.image, made, batch.image.flatten(1).std(1))
