@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from .errors import OutOfRangeError
 from .metadata import PARAMETERS, UNITS, Acquisition
 from .metrics import cosine_gaps, pool_topk
 from .models import Cimp
 from .models.cimp import PreparedCrops, pieces_of
 from .models.encoders import FEATURES, Prepared, prepare
+from .search import Index
 
 if TYPE_CHECKING:
     from .dataset import Dataset
     from .microscope import Micrograph
 
-__all__ = ["describe_difference", "embed_dataset", "evaluate", "prepare_dataset", "rank_metadata", "with_unit"]
+__all__ = [
+    "describe_difference",
+    "embed_dataset",
+    "evaluate",
+    "index_dataset",
+    "nearest",
+    "prepare_dataset",
+    "rank_metadata",
+    "with_unit",
+]
 
 DIRECTIONS = ("image_to_metadata", "metadata_to_image")
 TOP = (1, 5, 10)
@@ -54,9 +65,48 @@ def rank_metadata(
     raw = np.asarray(raw, float).reshape(-1, len(PARAMETERS))
     cosine = model.embed_metadata(raw) @ model.embed_images([shot], crops=crops)[0]
     order = np.argsort(-cosine, kind="stable")
+    return _ranked(shot, raw, order, cosine[order])
+
+
+def nearest(
+    model: Cimp, shot: Micrograph | np.ndarray, index: Index, k: int = 5, *, crops: int | None = 4
+) -> pd.DataFrame:
+    """As the first `k` rows of `rank_metadata`, out of an index that `index_dataset` made; any number of candidates."""
+    (order,), (cosine,) = index.search(model.embed_images([shot], crops=crops), k)
+    found = order >= 0
+    return _ranked(shot, index.columns["raw"], order[found], cosine[found])
+
+
+def index_dataset(
+    model: Cimp,
+    data: Dataset,
+    *,
+    of: str = "settings",
+    kind: str = "auto",
+    half: bool = False,
+    crops: int | None = 4,
+    about: Mapping[str, Any] | None = None,
+) -> Index:
+    """Index of a data set's distinct settings (``of="settings"``) or of its images (``"images"``).
+
+    `kind`, `half` and `about` are as in `cimp_core.search.Index`, `crops` as in `Cimp.embed_images`. The columns are
+    ``image``, the position in the file, for settings of the first that has them, and ``raw``, the settings, (n, 7) in
+    SI units.
+    """
+    if of not in ("settings", "images"):
+        raise OutOfRangeError(f"an index is of settings or images, not of {of!r}")
+    rows = np.unique(data.groups, return_index=True)[1] if of == "settings" else np.arange(len(data))
+    raw = data.metadata_raw[rows]
+    embedded = model.embed_metadata(raw) if of == "settings" else embed_dataset(model, data, crops=crops)
+    about = {"of": of, "data": str(data.path), "crops": (crops or 0) if of == "images" else None, **(about or {})}
+    return Index(embedded, kind, half=half, about=about, columns={"image": data.indices[rows], "raw": raw})
+
+
+def _ranked(shot: Micrograph | np.ndarray, raw: np.ndarray, order: np.ndarray, cosine: np.ndarray) -> pd.DataFrame:
+    """The table of `rank_metadata` for the candidates `order` of `raw`."""
     table = pd.DataFrame(raw[order], columns=list(PARAMETERS))
     table.insert(0, "candidate", order)
-    table.insert(1, "cosine", cosine[order])
+    table.insert(1, "cosine", cosine)
     own = shot.acquisition.vector() if hasattr(shot, "acquisition") else np.full(len(PARAMETERS), np.nan)
     table.insert(2, "differs", [describe_difference(own, row) for row in raw[order]])
     return table

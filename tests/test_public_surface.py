@@ -5,7 +5,7 @@ import sys
 
 import cimp_core as cimp
 
-HEAVY = ("torch", "hyperspy", "rsciio", "sklearn", "matplotlib", "plotly", "pandas")
+HEAVY = ("torch", "hyperspy", "rsciio", "sklearn", "matplotlib", "plotly", "pandas", "faiss")
 
 
 def modules_after(code: str) -> set[str]:

@@ -294,3 +294,37 @@ def test_the_prefix_is_chosen_after_rounding():
     assert with_unit(0.9999e-6, "s") == "1 µs" and with_unit(1e-6, "s") == "1 µs"
     assert with_unit(999e-9, "s") == "999 ns" and with_unit(2.5e-11, "A") == "25 pA"
     assert with_unit(1e-9, "m") == "1 nm" and with_unit(0.0, "m") == "0 m"
+
+
+def test_an_index_of_settings_answers_as_the_data_set_does(files, data, tmp_path, monkeypatch):
+    with_weights = ["--weights", files / "w.safetensors"]
+    folder = tmp_path / "mine.index"
+    made = cimp("index", data.path, "--out", folder, *with_weights, "--json")
+    assert made.exit_code == 0, made.output
+    summary = json.loads(made.stdout)
+    assert summary["rows"] == 40 and summary["kind"] == "exact" and summary["memory_bytes"] == 40 * 16 * 4
+    ask = ["retrieve", files / "a.emd", *with_weights, "--json", "--against"]
+    (plain,), (indexed,) = (json.loads(cimp(*ask, against).stdout) for against in (data.path, folder))
+    monkeypatch.setattr("cimp_core.cli.retrieve.MANY", 39)
+    (many,) = json.loads(cimp(*ask, data.path).stdout)
+    assert "search" not in plain and indexed["search"]["memory_bytes"] == many["search"]["memory_bytes"] == 2560
+    for answer in (indexed, many):
+        assert [r["image"] for r in answer["ranked"]] == [r["image"] for r in plain["ranked"]]
+        assert [r["differs"] for r in answer["ranked"]] == [r["differs"] for r in plain["ranked"]]
+        assert answer["candidates"] == 40
+    shown = cimp("retrieve", files / "a.emd", *with_weights, "--against", folder).stdout
+    assert "exact search (as saved), 0.0 MB of embeddings" in shown
+    again = cimp("index", data.path, "--out", folder, *with_weights)
+    assert again.exit_code != 0 and "--force" in str(again.exception)
+    other = cimp("retrieve", files / "a.emd", "--against", folder)
+    assert other.exit_code != 0 and "made with weights" in str(other.exception)
+
+
+def test_an_index_of_images_finds_the_image_itself(files, data, tmp_path):
+    options = ["--weights", files / "w.safetensors"]
+    made = cimp("index", data.path, "--out", tmp_path / "i", "--of", "images", "--kind", "ivf", *options)
+    assert made.exit_code == 0 and "60 images, ivf search (asked for)" in made.stdout, made.output
+    done = cimp("retrieve", files / "a.emd", "--against", tmp_path / "i", "--top", 1, *options, "--json")
+    (answer,) = json.loads(done.stdout)
+    (best,) = answer["ranked"]
+    assert best["image"] == 0 and best["cosine"] > 0.9999 and answer["search"]["of"] == "images"

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from ..errors import CimpError
-from . import advise, audit, dataset, denoise, embed, info, pretrain, retrieve, simulate, study
+from . import advise, audit, dataset, denoise, embed, index, info, pretrain, retrieve, simulate, study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,7 @@ app.add_typer(dataset.app, name="dataset", help="Build, check and describe data 
 app.command()(simulate.simulate)
 app.command()(pretrain.pretrain)
 app.command()(embed.embed)
+app.command()(index.index)
 app.command()(retrieve.retrieve)
 app.command()(denoise.denoise)
 app.command()(audit.audit)
