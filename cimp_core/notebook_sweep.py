@@ -126,6 +126,10 @@ def _values(name: str, text: str, default: Any) -> list:
         raise OutOfRangeError(f"{name}: a value is empty; separate values by one comma, such as 1e-3,3e-4")
     if isinstance(default, str):
         return [text]
+    if not isinstance(default, bool | int | float | None):
+        raise OutOfRangeError(
+            f"{name}: its value in the notebook is a {type(default).__name__}, which cannot be varied"
+        )
     if not isinstance(default, bool) and (found := _RANGE.fullmatch(text)):
         first, last = int(found[1]), int(found[2])
         if last < first:
@@ -151,11 +155,9 @@ def _value(name: str, text: str, default: Any) -> Any:
             continue
         if math.isfinite(value):
             return value
-    if isinstance(default, int | float):
-        raise OutOfRangeError(f"{name}: {text!r} is no {'whole ' * isinstance(default, int)}number")
     if default is None:
         return text
-    raise OutOfRangeError(f"{name}: its value in the notebook is a {type(default).__name__}, which cannot be varied")
+    raise OutOfRangeError(f"{name}: {text!r} is no {'whole ' * isinstance(default, int)}number")
 
 
 def run_sweep(
