@@ -98,14 +98,13 @@ class _Table(HTMLParser):
 
 def _execute(folder: Path) -> dict[str, Any]:
     """Do what ``job.json`` in `folder` says; the record of the run."""
-    import nbformat
     import papermill
 
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     target, results = folder / job["name"], folder / "results.json"
     given = dict(job["parameters"]) | ({RESULTS: str(results)} if job["hands_over"] else {})
     try:
-        papermill.execute_notebook(
+        made = papermill.execute_notebook(
             job["notebook"],
             str(target),
             parameters=given,
@@ -115,7 +114,7 @@ def _execute(folder: Path) -> dict[str, Any]:
             log_output=True,
             extra_arguments=["--log-level=ERROR"],
         )
-        rows = read_rows(results) if job["hands_over"] else last_table(nbformat.read(target, as_version=4))
+        rows = read_rows(results) if job["hands_over"] else last_table(made)
     except papermill.PapermillExecutionError as error:
         return {"state": "failed", "error": f"{error.ename}: {error.evalue}".strip(), "rows": []}
     except FileNotFoundError:

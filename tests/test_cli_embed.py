@@ -1,4 +1,4 @@
-"""``cimp embed`` as a user runs it: a drive, named files, files that cannot be read, and the same numbers as by hand."""
+"""``cimp embed`` as a user runs it: a drive, named files, files that cannot be read, the same numbers as by hand."""
 
 import json
 from pathlib import Path
