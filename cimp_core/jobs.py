@@ -27,7 +27,7 @@ from .inputs import Source
 from .microscope.worker import KillableReader
 from .work_folder import WorkFolder, digest
 
-__all__ = ["FileJob", "Limits", "Result"]
+__all__ = ["FileJob", "Limits", "Result", "cluster", "in_turn"]
 
 Task = Callable[[KillableReader, str, Mapping[str, Any]], tuple[dict, Sequence[np.ndarray]]]
 """``task(reader, path, options)`` gives what JSON can hold, and arrays. It must be importable where it runs."""
@@ -160,25 +160,13 @@ class FileJob:
         self.folder.remove()
 
     def _finished(self, client: Any, todo: list[int], token: str) -> Iterator[tuple[int, str]]:
-        """Indices as their tasks end; never more than a few a thread are submitted, whatever the number of files."""
-        from distributed import as_completed
-        from distributed.scheduler import KilledWorker
+        """Indices as their tasks end."""
 
-        def submit(i: int) -> Any:
+        def submit(i: int, key: str) -> Any:
             arguments = self.task, self.sources[i], self._keys[i], self.options, self.limits
-            return client.submit(_one, *arguments, self.folder.path, token, key=f"{token}-{i}", pure=False)
+            return client.submit(_one, *arguments, self.folder.path, token, key=key, pure=False)
 
-        waiting = iter(todo)
-        window = 4 * max(1, sum(client.nthreads().values()))
-        running = as_completed([submit(i) for i in itertools.islice(waiting, window)], loop=client.loop)
-        for future in running:
-            i = int(future.key.rpartition("-")[2])
-            try:
-                yield i, future.result()
-            except KilledWorker:
-                yield i, "killed"
-            future.release()
-            running.update([submit(j) for j in itertools.islice(waiting, 1)])
+        return in_turn(client, todo, submit, token)
 
     def _check(self, i: int, state: str) -> None:
         """Whether what a worker says of a file is so here too."""
@@ -219,6 +207,9 @@ _stopped: set[str] = set()  # runs that ended: what their tasks still give is no
 
 def _one(task: Task, source: Source, key: str, options: Mapping, limits: Limits, folder: Path, token: str) -> str:
     """Do one file, in a thread of a dask worker, and write what came of it."""
+    there = WorkFolder(folder).read(key)
+    if there is not None and (not there["failed"] or there["limits"] == limits.stamp):
+        return "done"  # by a worker that died before it could say so
     with _guard:
         if token in _stopped:
             return "stopped"
@@ -265,9 +256,44 @@ def _close(token: str) -> None:
         reader.close()
 
 
+def in_turn(
+    client: Any, todo: Sequence[int], submit: Callable[[int, str], Any], token: str
+) -> Iterator[tuple[int, str]]:
+    """Numbers with what their tasks gave, as they end; "killed" for one that ended the workers it ran on.
+
+    Never more than a few a thread are submitted, however many there are. ``submit(number, key)`` gives a future.
+    """
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    waiting = iter(todo)
+    window = 4 * max(1, sum(client.nthreads().values()))
+    first = [submit(i, f"{token}-{i}") for i in itertools.islice(waiting, window)]
+    running = as_completed(first, loop=client.loop)
+    for future in running:
+        i = int(future.key.rpartition("-")[2])
+        try:
+            yield i, future.result()
+        except KilledWorker:
+            yield i, "killed"
+        future.release()
+        running.update([submit(j, f"{token}-{j}") for j in itertools.islice(waiting, 1)])
+
+
+def _client(scheduler: str | None, threads: int, token: str) -> Any:
+    return cluster(scheduler, threads, partial(_close, token))
+
+
 @contextlib.contextmanager
-def _client(scheduler: str | None, threads: int, token: str) -> Iterator[Any]:
-    """A dask client: of the scheduler at an address, else of threads in this process."""
+def cluster(scheduler: str | None, threads: int, close: Callable[[], None]) -> Iterator[Any]:
+    """A dask client: of the scheduler at an address, else of threads in this process; in the end `close` is called
+    in every process that worked.
+
+    Raises
+    ------
+    CimpError
+        No scheduler answers, or it has no workers.
+    """
     import dask
     from distributed import Client, LocalCluster
 
@@ -288,6 +314,6 @@ def _client(scheduler: str | None, threads: int, token: str) -> Iterator[Any]:
         finally:
             if scheduler:
                 with contextlib.suppress(Exception):  # the workers may be gone
-                    client.run(_close, token)
+                    client.run(close)
             else:
-                _close(token)
+                close()

@@ -58,6 +58,7 @@ figures.use_style()
 profile = "book"  # "smoke", "book": a short run, or "full": hours without a GPU
 data = "twin"  # "twin", or the path of a data set in the published layout
 samples = None  # crops to train on; None: as many as the profile has
+lr = None  # peak learning rate; None: that of the profile
 seed = 0
 
 # %% [markdown]
@@ -386,6 +387,7 @@ on_gpu = torch.cuda.is_available()
 config = replace(
     config,
     samples=samples,
+    peak_rate=lr or config.peak_rate,
     validate_every=max(1, samples // 4),
     log_every=min(config.log_every, max(batch, samples // 8)),
 )

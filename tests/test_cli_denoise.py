@@ -36,10 +36,13 @@ class NoProcess:
 
     timeout = 0.0
 
-    def __enter__(self):
-        return self
+    def __init__(self, **_):
+        pass
 
-    def __exit__(self, *_):
+    def start(self):
+        pass
+
+    def close(self):
         pass
 
     def read(self, path, override, detector):
@@ -48,7 +51,7 @@ class NoProcess:
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr("cimp_core.microscope.worker.KillableReader", NoProcess)
+    monkeypatch.setattr("cimp_core.jobs.KillableReader", NoProcess)
 
 
 @pytest.fixture

@@ -111,7 +111,8 @@ def test_every_dependency_is_imported_and_nothing_else():
     optional = {declared[Requirement(line).name] for line in EXTRAS["faiss"]}  # imported where asked for, else an error
     foreign = {name for name in imported if name not in sys.stdlib_module_names and name != "cimp_core"}
     allowed = core | {IMPORT_NAMES.get(need, need) for need in USED_BY_OTHERS}
-    only_for_the_book = {"IPython"}  # imported inside functions that draw in a notebook
+    # imported inside functions that draw in a notebook, or run one: `cimp sweep` says what to install
+    only_for_the_book = {"IPython", "papermill", "jupyter_client"}
     assert foreign - allowed - only_for_the_book == optional
     assert core - imported - {IMPORT_NAMES.get(need, need) for need in USED_BY_OTHERS} == set()
 

@@ -5,7 +5,20 @@ import sys
 import typer
 
 from ..errors import CimpError
-from . import advise, audit, dataset, denoise, embed, index, info, pretrain, retrieve, simulate, study
+from . import (
+    advise,
+    audit,
+    dataset,
+    denoise,
+    embed,
+    index,
+    info,
+    pretrain,
+    retrieve,
+    simulate,
+    study,
+    sweep,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +36,7 @@ app.command()(retrieve.retrieve)
 app.command()(denoise.denoise)
 app.command()(audit.audit)
 app.command()(advise.advise)
+app.command(cls=sweep.Pairs)(sweep.sweep)
 app.add_typer(study.app, name="study", help="Blind studies: made, played by raters, analysed.")
 
 

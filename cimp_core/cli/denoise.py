@@ -6,11 +6,10 @@ import contextlib
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +17,7 @@ from ..errors import CimpError, OutOfRangeError
 from .info import parse_settings
 
 if TYPE_CHECKING:
+    from ..denoising.many import Outcome
     from ..inputs import Source
 
 
@@ -34,14 +34,6 @@ class Settings(StrEnum):
     CHECK = "check"
     TRUST = "trust"
     IGNORE = "ignore"
-
-
-class _Outcome(NamedTuple):
-    file: str
-    status: str  # "denoised" | "kept" | "left out" | "failed"
-    outputs: list[str]
-    warnings: list[str]
-    reason: str = ""
 
 
 def denoise(
@@ -72,31 +64,47 @@ def denoise(
     timeout: Annotated[
         float | None, typer.Option(help="Longest time to read one file [s]; by default 30 s + 1 s for every 5 MB.")
     ] = None,
+    workers: Annotated[int | None, typer.Option(help="Files at a time; one by default, on all processors.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a dask scheduler whose workers share this file system.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Overwrite, and do again what is done.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Denoise every HAADF-STEM image of many files; a file that fails is named, stopped runs go on where they were."""
     from ..denoising.checks import check_factor
-    from ..denoising.methods import describe, resolve
+    from ..denoising.many import Outcome, denoise_files
+    from ..denoising.methods import resolve
     from ..inputs import NO_MICROSCOPE_FILE, READ_WITH_EMI
 
     override = parse_settings(set_ or [])
     if out.exists() and not out.is_dir():
         raise OutOfRangeError(f"{out}: the results are several files; name a folder")
     check_factor(dose_factor)
-    made = resolve(method, seed)
-    options = {"method": made, "settings": settings.value, "seed": seed, "anyway": anyway, "keep_dtype": not float_}
-    stamp = [dose_factor, settings.value, seed, anyway, float_, format_.value, override, detector, describe(made)]
-    sources, refused, failed = _inputs(files, out)
-    outcomes = [_Outcome(name, "failed", [], [], reason) for name, reason in failed.items()]
+    resolve(method, seed)  # an unknown name is refused here, not once a file
+    options = {"factor": dose_factor, "method": method, "settings": settings.value, "seed": seed, "anyway": anyway}
+    options |= {"keep_dtype": not float_, "format": format_.value, "override": override, "detector": detector}
+    work = out.absolute().with_name(f"{out.absolute().name}.work")
+    sources, refused, failed = _inputs(files, [out, work])
+    outcomes = [Outcome(name, "failed", [], [], reason) for name, reason in failed.items()]
     for name, why in refused.items():
         if name in files:  # asked for by name
-            outcomes.append(_Outcome(name, "failed", [], [], why))
+            outcomes.append(Outcome(name, "failed", [], [], why))
         elif why not in (NO_MICROSCOPE_FILE, READ_WITH_EMI):
-            outcomes.append(_Outcome(name, "left out", [], [], why))
-    job = _Job(out, format_.value, dose_factor, options, stamp, override, detector, timeout, force)
+            outcomes.append(Outcome(name, "left out", [], [], why))
     try:
-        outcomes += _all(job, sources, show=not json_ and sys.stderr.isatty())
+        with _bar(len(sources), show=not json_ and sys.stderr.isatty()) as advance:
+            outcomes += denoise_files(
+                sources,
+                out,
+                work,
+                options,
+                force=force,
+                timeout=timeout,
+                workers=workers,
+                scheduler=scheduler,
+                progress=lambda done, _: advance(done),
+            )
     except KeyboardInterrupt:
         print("cimp: stopped; the same command goes on where it was", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -105,28 +113,14 @@ def denoise(
         raise typer.Exit(1)
 
 
-class _Job(NamedTuple):
-    """What is done to every file."""
-
-    out: Path
-    format_: str
-    factor: float
-    options: dict[str, Any]
-    stamp: list[Any]
-    override: dict[str, float]
-    detector: str | None
-    timeout: float | None
-    force: bool
-
-
-def _inputs(patterns: list[str], out: Path) -> tuple[list[Source], dict[str, str], dict[str, str]]:
+def _inputs(patterns: list[str], own: list[Path]) -> tuple[list[Source], dict[str, str], dict[str, str]]:
     """Files to read, files that are none with the reason, and patterns that name nothing."""
     from ..inputs import list_inputs
 
     found, refused, failed = {}, {}, {}
     for pattern in patterns:
         try:
-            listed = list_inputs(pattern, own=[out])
+            listed = list_inputs(pattern, own=own)
         except CimpError as error:
             failed[pattern] = str(error).removeprefix(f"{pattern}: ")
             continue
@@ -134,57 +128,6 @@ def _inputs(patterns: list[str], out: Path) -> tuple[list[Source], dict[str, str
         alone = len(listed.refused) == 1 and not listed.sources and os.path.isfile(pattern)
         refused |= {pattern if alone else name: why for name, why in listed.refused.items()}
     return list(found.values()), refused, failed
-
-
-def _all(job: _Job, sources: list[Source], show: bool) -> list[_Outcome]:
-    """Outcome of every file, with a bar that counts files and parts of the present one."""
-    from ..denoising.files import output_names
-    from ..microscope.worker import KillableReader
-
-    names = output_names(source.path for source in sources)
-    outcomes = []
-    with KillableReader() as reader, _bar(len(sources), show) as advance:
-        for number, source in enumerate(sources):
-            stem = job.out / names[source.path]
-            try:
-                outcomes.append(_one(job, reader, source, stem, lambda part, n=number: advance(n + part)))
-            except CimpError as error:
-                outcomes.append(_Outcome(source.path, "failed", [], [], str(error).removeprefix(f"{source.path}: ")))
-            except MemoryError:
-                outcomes.append(_Outcome(source.path, "failed", [], [], "needs more memory than there is"))
-            except Exception as error:  # of the program's own making; the other files go on
-                why = f"an error of this program, please report it: {type(error).__name__}: {error}"
-                outcomes.append(_Outcome(source.path, "failed", [], [], why))
-            advance(number + 1)
-    return outcomes
-
-
-def _one(job: _Job, reader: Any, source: Source, stem: Path, advance: Callable[[float], object]) -> _Outcome:
-    from .. import __version__
-    from ..denoising import denoise as apply
-    from ..denoising.files import kept, write_all
-    from ..jobs import Limits
-    from ..work_folder import digest
-
-    made_by = digest(__version__, source.size, source.mtime_ns, job.stamp)
-    record = None if job.force else kept(stem, made_by)
-    if record is not None:
-        said = sorted({text for image in record["images"] for text in image["warnings"]})
-        return _Outcome(source.path, "kept", [str(stem.parent / name) for name in record["files"]], said)
-    reader.timeout = Limits(job.timeout).seconds(source.size)
-    shots = reader.read(source.path, job.override, job.detector)
-    done = []
-    for number, shot in enumerate(shots):
-
-        def share(part: int, total: int, number: int = number) -> None:
-            advance((number + part / total) / len(shots))
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # said in the table
-            done.append(apply(shot, job.factor, progress=share, **job.options))
-    record = write_all(stem, done, job.format_, made_by, job.force)
-    said = sorted({text for one in done for text in one.provenance["warnings"]})
-    return _Outcome(source.path, "denoised", [str(stem.parent / name) for name in record["files"]], said)
 
 
 @contextlib.contextmanager
@@ -195,7 +138,7 @@ def _bar(total: int, show: bool) -> Iterator[Callable[[float], object]]:
     columns = (
         TextColumn("denoising"),
         BarColumn(),
-        TextColumn("{task.completed:.1f}/{task.total:g}"),
+        TextColumn("{task.completed:g}/{task.total:g}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
@@ -203,13 +146,13 @@ def _bar(total: int, show: bool) -> Iterator[Callable[[float], object]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def _print_json(out: Path, outcomes: list[_Outcome]) -> None:
+def _print_json(out: Path, outcomes: list[Outcome]) -> None:
     counts = {s: sum(o.status == s for o in outcomes) for s in ("denoised", "kept", "left out", "failed")}
     counts = {name.replace(" ", "_"): n for name, n in counts.items()}
     print(json.dumps({"out": str(out), **counts, "files": [o._asdict() for o in outcomes]}, ensure_ascii=False))
 
 
-def _print(out: Path, outcomes: list[_Outcome]) -> None:
+def _print(out: Path, outcomes: list[Outcome]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
