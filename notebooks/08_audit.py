@@ -283,7 +283,7 @@ facts = {
     "the same, checked": said(
         "audit.denoise_error_over_told_nothing.wrong_checked.4e"
     ),
-    "faults of this drive found": f"{len(set(found) & set(planted))} of {len(planted)}",
+    "faults found": f"{len(set(found) & set(planted))} of {len(planted)}",
     "sound files of this drive called wrong": len(set(found) - set(planted)),
     "profile, seed": f"{profile}, {seed}",
     "twin version": version or "none",

@@ -101,7 +101,7 @@ if not twin:
 
 # %%
 def first_frame(i):
-    """The quick frame of an area with its settings, and the microscope if it can be asked for more."""
+    """The quick frame of an area, its settings, and its microscope, if any."""
     if not twin:
         return test.image(i), test.acquisition(i), None
     microscope = SimulatedMicroscope(test, i, seed=seed)
