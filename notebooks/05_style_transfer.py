@@ -79,8 +79,8 @@ seed = 0
 # | identity | $\lvert G(x,z_s,z_s)-x\rvert$: asked for what it is, the image stays |
 #
 # **What images as they were taken cannot teach.** An operator turns the gain up where the specimen is dark. So images of high
-# gain are no brighter than others, and a generator that makes images *like those taken at high gain* learns that the gain does
-# next to nothing. That is not what happens when the gain of *this* image is turned. It takes an experiment in which settings are
+# gain need be no brighter than others, and a generator that makes images *like those taken at high gain* may learn that the gain
+# does little (an argument; the ablation below is too short to show it). That is not what happens when the gain of *this* image is turned. It takes an experiment in which settings are
 # drawn whatever the image shows. The twin can do it (`prepare_pairs`), and so can a microscope: record an area, change the
 # settings at random, record it again. Two terms more compare what was made with that recording:
 #
