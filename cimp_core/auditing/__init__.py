@@ -4,9 +4,9 @@ The folder is not named ``audit``, for a subpackage of that name would replace t
 anything imported it.
 """
 
-from .judging import CheckAudit, ImageAudit, SettingAudit
 from .lab import calibrate
 from .report import AuditReport
 from .run import audit
+from .verdict import CheckAudit, ImageAudit, SettingAudit
 
 __all__ = ["AuditReport", "CheckAudit", "ImageAudit", "SettingAudit", "audit", "calibrate"]

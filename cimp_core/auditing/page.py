@@ -11,8 +11,8 @@ import numpy as np
 
 from ..metadata import PARAMETERS, UNITS
 from ..retrieval import with_unit
-from .judging import ImageAudit, SettingAudit
 from .report import AuditReport
+from .verdict import ImageAudit, SettingAudit
 
 __all__ = ["page"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CimpError
 from ..metadata import PARAMETERS
-from .judging import ImageAudit
+from .verdict import ImageAudit
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,11 +19,12 @@ from ..jobs import FileJob, Limits
 from ..metadata import PARAMETERS, Acquisition
 from .calibration import Calibrations, sessions_needed
 from .duplicates import find_duplicates
-from .judging import LEVEL, ImageAudit, judge
+from .judging import LEVEL, judge
 from .lab import calibrate as calibrate_on
 from .lab import shipped
 from .measuring import Measured, measure
 from .report import AuditReport
+from .verdict import ImageAudit
 
 if TYPE_CHECKING:
     from ..microscope import Micrograph

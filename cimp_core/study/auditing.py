@@ -20,10 +20,11 @@ import numpy as np
 from ..auditing.calibration import one_image_each, setting_scores
 from ..auditing.duplicates import find_duplicates
 from ..auditing.evidence import KINDS, predict_settings
-from ..auditing.judging import LEVEL, ImageAudit, judge
+from ..auditing.judging import LEVEL, judge
 from ..auditing.lab import shipped
 from ..auditing.measuring import TEXTURE, Measured, measure
 from ..auditing.scoring import raw_scores_of
+from ..auditing.verdict import ImageAudit
 from ..dataset import Dataset, open_dataset
 from ..digital_twin import reacquire
 from ..metadata import PARAMETERS, Acquisition
@@ -275,9 +276,7 @@ def main() -> None:
     """``python -m cimp_core.study.auditing --work RUN --out FILE.json``."""
     parser = argparse.ArgumentParser(description="False alarms and detection of planted faults, on unseen sessions.")
     parser.add_argument("--out", type=Path, required=True, help="results file; rows of the same name are replaced")
-    parser.add_argument(
-        "--work", type=Path, required=True, help="folder of the simulated test sessions, made if absent"
-    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of the test sessions, simulated if absent")
     parser.add_argument("--lines", type=Path, help="CSV of every image and fault")
     parser.add_argument("--profile", default="full")
     arguments = parser.parse_args()
