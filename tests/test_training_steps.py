@@ -24,15 +24,18 @@ CPU = torch.device("cpu")
 
 
 def test_a_batch_is_made_in_a_thread_while_the_one_before_is_worked_on():
-    made, seen = {step: threading.Event() for step in range(6)}, []
+    made, works = ({step: threading.Event() for step in range(6)} for _ in range(2))
+    seen = []
 
     def make(step):
         assert threading.current_thread() is not threading.main_thread()
+        assert step == 2 or works[step - 1].wait(10)  # the work does not wait for the next batch
         made[step].set()
         return (torch.tensor(step),)
 
     with batches_ahead(make, range(2, 5), CPU, "32-true") as coming:
         for step, (value,) in coming:
+            works[step].set()
             assert step == 4 or made[step + 1].wait(10)  # before the work on this one has ended
             assert not made[5].is_set() and value == step
             seen.append(step)
