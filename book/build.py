@@ -126,7 +126,7 @@ def stage(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
-    not_pages = shutil.ignore_patterns("*.py", "*.sh", "pages.*", "__pycache__")
+    not_pages = shutil.ignore_patterns("*.py", "get_chromium.sh", "pages.*", "__pycache__")
     shutil.copytree(ROOT / "book", folder / "book", ignore=not_pages)
     for name in ("pages.css", "pages.js"):  # every page loads what lies in _static
         (folder / "_static").mkdir(exist_ok=True)

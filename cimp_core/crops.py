@@ -23,7 +23,7 @@ from .schema import image_key
 if TYPE_CHECKING:
     from .dataset import Dataset
 
-__all__ = ["CropReader", "open_crops", "turned"]
+__all__ = ["CropReader", "open_crops", "require_inside", "turned"]
 
 _SLOW = 50e-6  # [s] a crop; above it the disk was waited for, a crop from memory takes a fifth of it
 
@@ -171,19 +171,8 @@ class CropReader:
 
     def _places(self, indices, tops, lefts, size: int) -> tuple[np.ndarray, list[int], list[int], list[np.dtype]]:
         """First byte, bytes from row to row, and type of each square."""
-        indices, tops, lefts = (np.asarray(a, dtype=np.int64).reshape(-1) for a in (indices, tops, lefts))
-        count = len(self)
-        if len({len(indices), len(tops), len(lefts)}) > 1 or size < 1:
-            raise OutOfRangeError(f"{len(indices)} indices, {len(tops)} tops, {len(lefts)} lefts, size {size}")
-        if np.any(outside := (indices < -count) | (indices >= count)):
-            raise OutOfRangeError(f"{self.dataset.path}: no image {indices[outside][0]} among {count}")
-        heights, widths = self.shapes[indices].T
-        outside = (tops < 0) | (lefts < 0) | (tops + size > heights) | (lefts + size > widths)
-        if outside.any():
-            k = int(np.argmax(outside))
-            number, shape = self.dataset.indices[indices[k]], f"{heights[k]} x {widths[k]} px"
-            what = "" if min(heights[k], widths[k]) < size else f" at row {tops[k]}, column {lefts[k]}"
-            raise OutOfRangeError(f"{self.dataset.path}: image {number} is {shape}, too small for {size}{what}")
+        indices, tops, lefts = require_inside(self.dataset, self.shapes, indices, tops, lefts, size)
+        widths = self.shapes[indices, 1]
         dtypes = [self.dtypes[i] for i in indices]
         if self._offsets is None:
             return indices, [], [], dtypes
@@ -202,6 +191,26 @@ class CropReader:
             return  # deleted or replaced: the map keeps the file it was made of
         if now[0] == opened[0] and now != opened:
             raise UnreadableFileError(f"{path}: changed while it was read; open the data set again")
+
+
+def require_inside(
+    dataset: Dataset, shapes: np.ndarray, indices: np.ndarray, tops: np.ndarray, lefts: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The three as int64; raises `OutOfRangeError` where a square does not lie within its image."""
+    indices, tops, lefts = (np.asarray(a, dtype=np.int64).reshape(-1) for a in (indices, tops, lefts))
+    count = len(shapes)
+    if len({len(indices), len(tops), len(lefts)}) > 1 or size < 1:
+        raise OutOfRangeError(f"{len(indices)} indices, {len(tops)} tops, {len(lefts)} lefts, size {size}")
+    if np.any(outside := (indices < -count) | (indices >= count)):
+        raise OutOfRangeError(f"{dataset.path}: no image {indices[outside][0]} among {count}")
+    heights, widths = shapes[indices].T
+    outside = (tops < 0) | (lefts < 0) | (tops + size > heights) | (lefts + size > widths)
+    if outside.any():
+        k = int(np.argmax(outside))
+        number, shape = dataset.indices[indices[k]], f"{heights[k]} x {widths[k]} px"
+        what = "" if min(heights[k], widths[k]) < size else f" at row {tops[k]}, column {lefts[k]}"
+        raise OutOfRangeError(f"{dataset.path}: image {number} is {shape}, too small for {size}{what}")
+    return indices, tops, lefts
 
 
 def turned(squares: np.ndarray, turns: np.ndarray, flips: np.ndarray) -> np.ndarray:

@@ -7,9 +7,6 @@ function and of its options: what is there is done, and a file that changed is d
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import logging
 import os
 import threading
 import uuid
@@ -24,10 +21,11 @@ import numpy as np
 from . import __version__
 from .errors import CimpError, OutOfRangeError
 from .inputs import Source
+from .job_cluster import cluster, in_turn
 from .microscope.worker import KillableReader
 from .work_folder import WorkFolder, digest
 
-__all__ = ["FileJob", "Limits", "Result", "cluster", "in_turn"]
+__all__ = ["FileJob", "Limits", "Result"]
 
 Task = Callable[[KillableReader, str, Mapping[str, Any]], tuple[dict, Sequence[np.ndarray]]]
 """``task(reader, path, options)`` gives what JSON can hold, and arrays. It must be importable where it runs."""
@@ -189,17 +187,6 @@ class FileJob:
         return None if again else document
 
 
-_PATIENCE = 10.0  # [s]; for a scheduler to answer
-# dask always opens ports for its status pages: only to this machine, then, and without a page.
-_NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
-_UNHEARD = {
-    "worker_dashboard_address": "127.0.0.1:0",
-    "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-    "dashboard_address": None,
-    "memory_limit": 0,  # it would count this process's own memory
-    "silence_logs": logging.CRITICAL,
-}
-
 _readers: dict[tuple[str, int], KillableReader] = {}  # of this process, by run and thread
 _guard = threading.Lock()
 _stopped: set[str] = set()  # runs that ended: what their tasks still give is not kept
@@ -256,64 +243,5 @@ def _close(token: str) -> None:
         reader.close()
 
 
-def in_turn(
-    client: Any, todo: Sequence[int], submit: Callable[[int, str], Any], token: str
-) -> Iterator[tuple[int, str]]:
-    """Numbers with what their tasks gave, as they end; "killed" for one that ended the workers it ran on.
-
-    Never more than a few a thread are submitted, however many there are. ``submit(number, key)`` gives a future.
-    """
-    from distributed import as_completed
-    from distributed.scheduler import KilledWorker
-
-    waiting = iter(todo)
-    window = 4 * max(1, sum(client.nthreads().values()))
-    first = [submit(i, f"{token}-{i}") for i in itertools.islice(waiting, window)]
-    running = as_completed(first, loop=client.loop)
-    for future in running:
-        i = int(future.key.rpartition("-")[2])
-        try:
-            yield i, future.result()
-        except KilledWorker:
-            yield i, "killed"
-        future.release()
-        running.update([submit(j, f"{token}-{j}") for j in itertools.islice(waiting, 1)])
-
-
 def _client(scheduler: str | None, threads: int, token: str) -> Any:
     return cluster(scheduler, threads, partial(_close, token))
-
-
-@contextlib.contextmanager
-def cluster(scheduler: str | None, threads: int, close: Callable[[], None]) -> Iterator[Any]:
-    """A dask client: of the scheduler at an address, else of threads in this process; in the end `close` is called
-    in every process that worked.
-
-    Raises
-    ------
-    CimpError
-        No scheduler answers, or it has no workers.
-    """
-    import dask
-    from distributed import Client, LocalCluster
-
-    with contextlib.ExitStack() as stack:
-        try:
-            if scheduler:
-                client = stack.enter_context(Client(scheduler, set_as_default=False, timeout=_PATIENCE))
-            else:
-                stack.enter_context(dask.config.set(_NO_PAGES))
-                cluster = LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, **_UNHEARD)
-                client = stack.enter_context(Client(stack.enter_context(cluster), set_as_default=False))
-        except (OSError, ValueError) as error:
-            raise CimpError(f"{scheduler}: no dask scheduler answers at this address ({error})") from error
-        if scheduler and not client.nthreads():
-            raise CimpError(f"{scheduler}: the scheduler has no workers; start some with 'dask worker {scheduler}'")
-        try:
-            yield client
-        finally:
-            if scheduler:
-                with contextlib.suppress(Exception):  # the workers may be gone
-                    client.run(close)
-            else:
-                close()

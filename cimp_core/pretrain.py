@@ -8,7 +8,6 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 
 from .checkpoint import write_text
-from .crops import CropReader, open_crops, turned
+from .crop_sampler import CropSampler
 from .dataset import Dataset
-from .errors import OutOfRangeError, SchemaError
 from .losses import gather, gathered_info_nce, gathered_sigmoid_loss
 from .metrics import positive_ranks, topk
 from .models import Cimp, CimpConfig
@@ -26,7 +24,6 @@ from .models.encoders import Prepared
 from .processes import is_first
 from .schema import image_key
 from .training import TrainConfig, fit
-from .views import prepare_views
 
 __all__ = ["PROFILES", "CropSampler", "PretrainConfig", "Validation", "half_is_enough", "pretrain"]
 
@@ -99,6 +96,8 @@ def pretrain(
     devices: int | None = None,
     num_nodes: int | None = None,
     strategy: str = "auto",
+    crops: str = "auto",
+    on_note: Callable[[str], None] | None = None,
 ) -> Cimp:
     """Train a model on `train`; checkpoint, log and settings go into the folder `out`.
 
@@ -116,6 +115,10 @@ def pretrain(
         Go on from the checkpoint in `out`.
     on_log, on_step, devices, num_nodes, strategy : optional
         As of `training.fit`: every process calls this function, and every one gets the model.
+    crops : {"auto", "device", "file", "hdf5"}
+        Where crops come from, see `resident.choose_source`; their pixels are the same. Not a setting of the run.
+    on_note : optional
+        Called in the first process with a line of text that says where they come from, and why.
     """
     torch.manual_seed(config.seed)
     names = {f.name for f in dataclasses.fields(CimpConfig)} & {f.name for f in dataclasses.fields(config)}
@@ -131,8 +134,9 @@ def pretrain(
         if config.views and views is None:
             views = own if out is None else Path(out) / "views"
         fit(
-            model, CropSampler(train, config, views), _loss, config, out, validate=validate, resume=resume,
-            on_log=on_log, on_step=on_step, devices=devices, num_nodes=num_nodes, strategy=strategy,
+            model, CropSampler(train, config, views, crops=crops, on_note=on_note), _loss, config, out,
+            validate=validate, resume=resume, on_log=on_log, on_step=on_step, devices=devices, num_nodes=num_nodes,
+            strategy=strategy,
         )  # fmt: skip
     return model.cpu().eval()
 
@@ -140,99 +144,15 @@ def pretrain(
 def _loss(model: Cimp, intensity: Tensor, metadata: Tensor, absolute: Tensor, group: Tensor, *prepared: Tensor):
     output = model(intensity, metadata, absolute, Prepared(*prepared) if prepared else None)
     if output.bias is not None:
-        loss = gathered_sigmoid_loss(output.image, output.metadata, group, output.scale, output.bias)
+        loss = gathered_sigmoid_loss(output.image, output.metadata, group, output.scale, output.bias, even=True)
         return loss, {"scale": output.scale.detach()}
-    loss = gathered_info_nce(output.image, output.metadata, group, output.scale)
-    _, row, count = gather(group).unique(return_inverse=True, return_counts=True)
-    positives = count[row].float()
+    loss = gathered_info_nce(output.image, output.metadata, group, output.scale, even=True)
+    # Of each sample, how many there are in its group; `unique` would wait for the device to learn how many groups.
+    groups = gather(group, even=True).sort().values
+    positives = torch.searchsorted(groups, groups, right=True) - torch.searchsorted(groups, groups)
     # The minimum of the loss is the entropy of the positives, not zero: what is left above it can be learnt.
-    return loss, {"excess": loss.detach() - positives.log().mean(), "scale": output.scale.detach()}
-
-
-class CropSampler:
-    """Batches of random crops, a pure function of the step.
-
-    Images come in epochs, each a new permutation. ``sampler(step)`` gives intensities (B, s, s) float32,
-    normalised metadata (B, 7) with ``nan`` where missing or masked, absolute (B,) bool and group (B,) int64. The edge s
-    is drawn for each step, so that the model meets images of many sizes; no crop is larger than the smallest image.
-    With ``config.views``, the folder `views` holds the crops; a batch is then tiles, and the fields of `Prepared` last.
-    """
-
-    def __init__(self, data: Dataset, config: PretrainConfig, views: str | Path | None = None) -> None:
-        self.data, self.config = data, config
-        self.metadata = data.metadata.astype(np.float32)
-        self.groups = np.asarray(data.groups, dtype=np.int64)
-        self.on_scale = np.array([data.on_scale(i) for i in range(len(data))], dtype=bool)
-        shapes = [data.shape(i) for i in range(len(data))]
-        if not shapes:
-            raise SchemaError(f"{data.path}: no image to train on")
-        edges, smallest = [min(s) for s in shapes], config.smallest
-        if min(edges) < smallest:
-            small = next(i for i, edge in enumerate(edges) if edge < smallest)
-            raise OutOfRangeError(
-                f"{data.path}: image {data.indices[small]} is {shapes[small][0]} x {shapes[small][1]} pixels, smaller "
-                f"than the smallest crop, {smallest}; choose a smaller smallest_crop"
-            )
-        # All crops of a batch are of one size, which every image must have.
-        self.edges = np.arange(smallest, min(config.crop_size, *edges) + 1, 32)
-        self.views = None
-        if config.views:
-            if views is None:
-                raise OutOfRangeError(f"views is {config.views}: name a folder to keep them in")
-            self.views = prepare_views(self, views, config.views)
-
-    @cached_property
-    def reader(self) -> CropReader:
-        """Where crops come from; not opened where all of them are prepared."""
-        return open_crops(self.data, memory=self.config.memory)
-
-    def order(self, first: int, count: int) -> np.ndarray:
-        """Indices of the samples `first` to `first + count` of the run."""
-        n = len(self.data)
-        epochs = range(first // n, (first + count - 1) // n + 1)
-        stream = [np.random.default_rng((self.config.seed, 1, epoch)).permutation(n) for epoch in epochs]
-        return np.concatenate(stream)[first % n : first % n + count]
-
-    def draw(self, rng: np.random.Generator, indices: np.ndarray) -> tuple[int, np.ndarray]:
-        """Edge of the crops of some images, and of each crop (n, 4): top, left, turns, flip."""
-        edge, n = int(rng.choice(self.edges)), len(indices)
-        free = self.reader.shapes[indices] - edge + 1
-        places = rng.integers(np.column_stack([free, np.tile((4, 2), (n, 1))]))
-        if not self.config.turns:
-            places[:, 2] = places[:, 2] // 2 * 2  # half a turn keeps the fast scan axis
-        return edge, places * (1, 1, self.config.flips, self.config.flips)
-
-    def read(self, indices: np.ndarray, edge: int, places: np.ndarray) -> np.ndarray:
-        """The crops (n, edge, edge) float32 that `draw` chose."""
-        return turned(self.reader.crops(indices, *places[:, :2].T, edge), *places[:, 2:].T)
-
-    def _step(self, step: int) -> tuple[np.random.Generator, np.ndarray]:
-        n = self.config.batch_size
-        return np.random.default_rng((self.config.seed, 2, step)), self.order(step * n, n)
-
-    def __call__(self, step: int) -> tuple[Tensor, ...]:
-        return self.part(step, slice(None))
-
-    def part(self, step: int, rows: slice) -> tuple[Tensor, ...]:
-        """Some rows of ``sampler(step)``; only their images are read."""
-        config = self.config
-        rng, indices = self._step(step)
-        edge, places = self.draw(rng, indices) if self.views is None else (0, None)
-        metadata = self.metadata[indices].copy()
-        metadata[rng.random(metadata.shape) < config.mask_metadata] = np.nan
-        absolute = self.on_scale[indices] & (rng.random(len(indices)) >= config.mask_absolute)
-        rest = [torch.from_numpy(a) for a in (metadata[rows], absolute[rows], self.groups[indices[rows]])]
-        if self.views is not None:
-            tile, *prepared = self.views.rows(
-                (indices * config.views + rng.integers(config.views, size=len(indices)))[rows]
-            )
-            return tile, *rest, *prepared
-        crops = self.read(indices[rows], edge, places[rows])
-        if self.reader.waits:  # the disk then reads the next batch while the model learns from this one
-            rng, following = self._step(step + 1)
-            edge, places = self.draw(rng, following)
-            self.reader.announce(following[rows], *places[rows, :2].T, edge)
-        return torch.from_numpy(crops), *rest
+    excess = loss.detach() - positives.float().log().mean()
+    return loss, {"excess": excess, "scale": output.scale.detach()}
 
 
 class Validation:

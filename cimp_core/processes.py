@@ -30,6 +30,8 @@ def start(
 ) -> lf.Fabric:
     """Fabric on the devices asked for; where ``torchrun`` started this process, by default on those it was told."""
     by_torchrun = dist.is_available() and dist.is_torchelastic_launched()
+    if by_torchrun:
+        _join_after_restart()
     local = int(os.environ["LOCAL_WORLD_SIZE"]) if by_torchrun else 1
     nodes = int(os.environ["WORLD_SIZE"]) // local if by_torchrun else 1
     fabric = lf.Fabric(
@@ -41,6 +43,21 @@ def start(
     )
     fabric.launch()
     return fabric
+
+
+def _join_after_restart() -> None:
+    """Meet the other processes where those that died have left nothing.
+
+    torchrun keeps its store when it starts the processes again, and in it the addresses of the dead: whoever comes
+    first reads those and waits in vain (seen with torch 2.13 and gloo). So these processes meet under another prefix.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or os.environ["WORLD_SIZE"] == "1" or dist.is_initialized():
+        return
+    store, rank, processes = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"restart {restarts}", store)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=processes)
 
 
 def is_first() -> bool:

@@ -11,12 +11,10 @@ of sums (see `processes`).
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import CHECKPOINT, LOG, load_checkpoint, restore_checkpoint, save_checkpoint, write_text
-from .errors import CimpError, OutOfRangeError
-from .processes import couple, share_of_batch, start, uncouple
+from .checkpoint import CHECKPOINT, LOG, load_checkpoint, restore_checkpoint, write_text
+from .errors import OutOfRangeError
+from .prefetch import batches_ahead
+from .processes import share_of_batch, start
+from .training_steps import Steps, average_weights, decay_groups, require_finite
 
 __all__ = [
     "CHECKPOINT",
@@ -124,7 +124,8 @@ def fit(
     ----------
     batches : callable
         Step number -> tensors of one batch, the same for the same step. Of several processes each takes its rows; an
-        object with a method ``part(step, rows)``, rows a slice, is asked for these only.
+        object with a method ``part(step, rows)``, rows a slice, is asked for these only. It is asked in a thread,
+        one batch ahead. One with a method ``place(device)`` is told the device before.
     loss : callable
         ``loss(model, *batch)`` -> scalar to minimise and scalars to log. Of several processes each has its rows of
         the batch, and values and gradients are averaged: right for a mean over samples and for `losses.gathered`.
@@ -155,120 +156,69 @@ def fit(
     """
     config = for_this_device(config)
     fabric = start(config.precision, devices, num_nodes, strategy)
-    rank, processes = fabric.global_rank, fabric.world_size
-    rows = share_of_batch(config.batch_size, rank, processes)
+    rows = share_of_batch(config.batch_size, fabric.global_rank, fabric.world_size)
+    if hasattr(batches, "place"):
+        batches.place(fabric.device)
     part = getattr(batches, "part", lambda step, rows: tuple(t[rows] for t in batches(step)))
     # Seeds torch for what a loss draws (dropout); models are initialised by the caller.
     fabric.seed_everything(config.seed, verbose=False)
-    model.to(memory_format=torch.channels_last)
-    if processes > 1:
-        couple(model, fabric)
-    optimizer = torch.optim.AdamW(decay_groups(model, config.weight_decay), lr=config.peak_rate)
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    mean = None
-    if config.ema_half_life:
-        mean = copy.deepcopy(model).eval()
-        uncouple(mean)
     folder = None if out is None else Path(out)
-    log: list[dict[str, float]] = []
-    first = 0
+    run = Steps(fabric, model, config, folder)
+    first, log = _begin(run, folder, resume)
+    last = config.steps if stop is None else min(stop, config.steps)
+    steps = range(first, last)
+    with batches_ahead(lambda step: part(step, rows), steps, fabric.device, config.precision) as coming:
+        for step, batch in coming:
+            run.step(step, learning_rate(config, step), loss, batch)
+            seen, done = (step + 1) * config.batch_size, step + 1 == last
+            # A checkpoint ends a log entry too, so that the log as well is that of the uninterrupted run.
+            every = (config.log_every, config.validate_every, config.checkpoint_every)
+            if done or any(is_due(seen, n, config) for n in every):
+                entry = {"samples": seen, **run.averages()}
+                validation = is_due(seen, config.validate_every, config) or seen >= config.samples
+                _write_entry(run, folder, log, entry, validate if validation else None, on_log)
+            if done or is_due(seen, config.checkpoint_every, config):
+                run.save(step + 1, log)
+            if fabric.global_rank == 0 and on_step is not None:
+                on_step(seen)
+    run.end()
+    return log
+
+
+def _begin(run: Steps, folder: Path | None, resume: bool) -> tuple[int, list[dict[str, float]]]:
+    """The first step to do, and the log so far."""
+    first, log = 0, []
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         if resume and (folder / CHECKPOINT).exists():
-            first, log = restore_checkpoint(folder, model, mean, optimizer, config)
-        if rank == 0:
+            first, log = restore_checkpoint(folder, run.model, run.mean, run.optimizer, run.config)
+        if run.fabric.global_rank == 0:
             # Lines written after the checkpoint belong to steps that are now done again.
             write_text(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
-    last = config.steps if stop is None else min(stop, config.steps)
-    wrapped.train()
-    sums: dict[str, float] = {}
-    counted, since = 0, time.perf_counter()
-    for step in range(first, last):
-        rate = learning_rate(config, step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = tuple(fabric.to_device(t) for t in part(step, rows))
-        value, scalars = loss(wrapped, *batch)
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(value)
-        norm = fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip, error_if_nonfinite=False)
-        scalars = {"loss": value.detach(), "gradient": norm, **scalars}
-        # As every process gets the mean, all of them stop where a value of one is not finite.
-        dtype = torch.promote_types(value.dtype, torch.float32)
-        means = fabric.all_reduce(torch.stack([v.to(dtype) for v in scalars.values()]), reduce_op="mean")
-        scalars = dict(zip(scalars, means.tolist(), strict=True))
-        require_finite(scalars, step, rate, folder)
-        optimizer.step()
-        if mean is not None:
-            average_weights(mean, model, config, step)
-        for name, scalar in scalars.items():
-            sums[name] = sums.get(name, 0.0) + scalar
-        counted += 1
+    return first, log
 
-        seen, done = (step + 1) * config.batch_size, step + 1 == last
-        # A checkpoint ends a log entry too, so that the log as well is that of the uninterrupted run.
-        every = (config.log_every, config.validate_every, config.checkpoint_every)
-        if done or any(is_due(seen, n, config) for n in every):
-            speed = counted * config.batch_size / (time.perf_counter() - since)
-            entry = {"samples": seen, **{k: v / counted for k, v in sums.items()}, "rate": rate, "per_second": speed}
-            validation = is_due(seen, config.validate_every, config) or seen >= config.samples
-            if rank == 0 and validate is not None and validation:
-                entry |= validate(model if mean is None else mean)
-                wrapped.train()
-            log.append(fabric.broadcast(entry))
-            if rank == 0 and folder is not None:
-                with open(folder / LOG, "a") as file:
-                    file.write(json.dumps(entry) + "\n")
-            if rank == 0 and on_log is not None:
-                on_log(entry)
-            sums, counted, since = {}, 0, time.perf_counter()
-        if rank == 0 and folder is not None and (done or is_due(seen, config.checkpoint_every, config)):
-            save_checkpoint(folder, model, mean, optimizer, config, step + 1, log)
-        if rank == 0 and on_step is not None:
-            on_step(seen)
-    fabric.barrier()  # what is returned from can be read from the folder
-    uncouple(model)
-    if mean is not None:
-        model.load_state_dict(mean.state_dict())
-    model.eval()
-    return log
+
+def _write_entry(
+    run: Steps,
+    folder: Path | None,
+    log: list[dict[str, float]],
+    entry: dict[str, float],
+    validate: Callable[[nn.Module], dict[str, float]] | None,
+    on_log: Callable[[dict[str, float]], None] | None,
+) -> None:
+    """Add an entry to the log of every process; the first one validates, writes and tells."""
+    first = run.fabric.global_rank == 0
+    if first and validate is not None:
+        entry |= validate(run.model if run.mean is None else run.mean)
+        run.wrapped.train()
+    log.append(run.fabric.broadcast(entry))
+    if first and folder is not None:
+        with open(folder / LOG, "a") as file:
+            file.write(json.dumps(entry) + "\n")
+    if first and on_log is not None:
+        on_log(entry)
 
 
 def is_due(seen: int, every: int, config: TrainConfig) -> bool:
     """Whether the last batch crossed a multiple of `every` samples."""
     return seen // every > (seen - config.batch_size) // every
-
-
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels only: it makes no sense for norms, biases and the scale."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def average_weights(mean: nn.Module, model: nn.Module, config: TrainConfig, step: int) -> None:
-    """Exponentially weighted mean of the weights after each step, those before the first not among them.
-
-    The weight of a step halves every `ema_half_life` samples; all weights so far add up to one.
-    """
-    per_step = -math.log(2) * config.batch_size / config.ema_half_life
-    newest = math.expm1(per_step) / math.expm1(per_step * (step + 1))
-    ours = mean.state_dict()
-    for name, value in model.state_dict().items():
-        if value.is_floating_point():
-            ours[name].lerp_(value, newest)
-        else:
-            ours[name].copy_(value)
-
-
-def require_finite(scalars: dict[str, float], step: int, rate: float, folder: Path | None) -> None:
-    """Stop before a step that would destroy the weights; the last checkpoint stays good."""
-    if math.isfinite(scalars["loss"]) and math.isfinite(scalars["gradient"]):
-        return
-    where = "no checkpoint was kept" if folder is None else f"the last good state is {folder / CHECKPOINT}"
-    raise CimpError(
-        f"training stopped at step {step}: loss {scalars['loss']:g}, gradient norm {scalars['gradient']:g}, "
-        f"learning rate {rate:g}. Lower peak_rate or lengthen warmup, and look for bad pixels in the data; {where}"
-    )

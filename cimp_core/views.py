@@ -23,7 +23,7 @@ from .models.encoders import Prepared, prepare
 from .processes import is_first
 
 if TYPE_CHECKING:
-    from .pretrain import CropSampler
+    from .crop_sampler import CropSampler
 
 __all__ = ["Views", "prepare_views"]
 

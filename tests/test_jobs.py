@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cimp_core import jobs
+from cimp_core import job_cluster, jobs
 from cimp_core.errors import CimpError, OutOfRangeError, UnreadableFileError
 from cimp_core.inputs import Source, list_inputs
 from cimp_core.jobs import FileJob, Limits
@@ -187,7 +187,7 @@ def test_impossible_requests_are_refused(idle, tmp_path, monkeypatch, sources):
         with pytest.raises(OutOfRangeError, match="must be above 0"):
             Limits(**limits)
     assert Limits().seconds(10**9) > 100 > Limits().seconds(10**6)
-    monkeypatch.setattr(jobs, "_PATIENCE", 0.5)
+    monkeypatch.setattr(job_cluster, "_PATIENCE", 0.5)
     with pytest.raises(CimpError, match="no dask scheduler answers"):
         run(tmp_path, sources, scheduler="tcp://127.0.0.1:1")
 

@@ -27,6 +27,15 @@ class Profile(StrEnum):
     full = "full"
 
 
+class Crops(StrEnum):
+    """Where crops come from."""
+
+    auto = "auto"
+    device = "device"
+    file = "file"
+    hdf5 = "hdf5"
+
+
 def pretrain(
     data: Annotated[Path, typer.Argument(help="Data set (HDF5).")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint, log, settings and weights.")],
@@ -39,6 +48,10 @@ def pretrain(
         ),
     ] = None,
     views: Annotated[Path | None, typer.Option(help="Folder of crops prepared once, to share between runs.")] = None,
+    crops: Annotated[
+        Crops,
+        typer.Option(help="Where crops come from: the device that holds all images, if they fit, or the file."),
+    ] = "auto",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting by hand, e.g. samples=100000.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the folder.")] = False,
     force: Annotated[bool, typer.Option(help="Start again although the folder holds a run.")] = False,
@@ -84,8 +97,8 @@ def pretrain(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("training", total=config.steps * config.batch_size)
         model = pretrain(
-            train, val, config, out, views=views, resume=resume, on_log=show,
-            on_step=lambda seen: progress.update(task, completed=seen),
+            train, val, config, out, views=views, resume=resume, on_log=show, on_note=console.print,
+            on_step=lambda seen: progress.update(task, completed=seen), crops=Crops(crops).value,
         )  # fmt: skip
     if not is_first():
         return

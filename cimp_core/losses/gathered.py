@@ -25,11 +25,17 @@ __all__ = ["gather", "gathered_info_nce", "gathered_sigmoid_loss"]
 
 
 def gathered_info_nce(
-    image: Tensor, metadata: Tensor, group: Tensor, scale: Tensor | float, tile: int | None = None
+    image: Tensor,
+    metadata: Tensor,
+    group: Tensor,
+    scale: Tensor | float,
+    tile: int | None = None,
+    *,
+    even: bool = False,
 ) -> Tensor:
     """`info_nce` of the rows of all processes; parameters as there, each process giving its own (b, d) rows.
 
-    Every process must call it. `tile` rows of b x B logits are held at a time.
+    Every process must call it. `tile` rows of b x B logits are held at a time; `even` as of `gather`.
 
     Raises
     ------
@@ -38,7 +44,7 @@ def gathered_info_nce(
     """
     if _processes() == 1:
         return info_nce(image, metadata, group, scale, tile)
-    images, settings, groups = _gather_pairs(image, metadata, group)
+    images, settings, groups = _gather_pairs(image, metadata, group, even)
     total = info_nce_rows(image, settings, group, groups, scale, tile)
     total = total + info_nce_rows(metadata, images, group, groups, scale, tile)
     return total * (_processes() / (2 * len(groups)))
@@ -51,20 +57,23 @@ def gathered_sigmoid_loss(
     scale: Tensor | float,
     bias: Tensor | float,
     tile: int | None = None,
+    *,
+    even: bool = False,
 ) -> Tensor:
     """`sigmoid_loss` of the rows of all processes; see `gathered_info_nce`."""
     if _processes() == 1:
         return sigmoid_loss(image, metadata, group, scale, bias, tile)
-    _, settings, groups = _gather_pairs(image, metadata, group)
+    _, settings, groups = _gather_pairs(image, metadata, group, even)
     total = sigmoid_rows(image, settings, group, groups, scale, bias, tile)
     return total * (_processes() / len(groups))
 
 
-def gather(rows: Tensor) -> Tensor:
+def gather(rows: Tensor, even: bool = False) -> Tensor:
     """Rows (b, ...) of all processes, one process after the other; b may differ between them.
 
     In the backward pass a row gets the sum of the gradients that all processes have for it. Every process must call
-    it, and go backward through it if one does. Without several processes it returns `rows`.
+    it, and go backward through it if one does. Without several processes it returns `rows`. Where the caller knows
+    that b is the same everywhere (`even`), the numbers of rows are not exchanged, and the device is not waited for.
 
     Raises
     ------
@@ -73,6 +82,8 @@ def gather(rows: Tensor) -> Tensor:
     """
     if _processes() == 1:
         return rows
+    if even:
+        return _Gather.apply(rows, [len(rows)] * _processes())
     kind = torch.tensor([len(rows), rows[:1].numel(), rows.element_size()], device=rows.device)
     kinds = [torch.empty_like(kind) for _ in range(_processes())]
     dist.all_gather(kinds, kind)
@@ -106,11 +117,11 @@ class _Gather(torch.autograd.Function):
         return gradient[ctx.mine], None
 
 
-def _gather_pairs(image: Tensor, metadata: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gather_pairs(image: Tensor, metadata: Tensor, group: Tensor, even: bool) -> tuple[Tensor, Tensor, Tensor]:
     require_pairs(image, metadata, group)
     # One collective for both towers: their backward passes then cannot come in another order elsewhere.
-    both = gather(torch.cat([image, metadata], 1))
-    return both[:, : image.shape[1]], both[:, image.shape[1] :], gather(group)
+    both = gather(torch.cat([image, metadata], 1), even)
+    return both[:, : image.shape[1]], both[:, image.shape[1] :], gather(group, even)
 
 
 def _processes() -> int:
