@@ -23,7 +23,7 @@ from cimp_core.auditing.duplicates import find_duplicates
 from cimp_core.auditing.measuring import FINGERPRINT, Measured
 from cimp_core.dataset import open_dataset, write_dataset
 from cimp_core.denoising.direct import Direct
-from cimp_core.digital_twin import make_twin
+from cimp_core.digital_twin import write_sessions
 from cimp_core.metadata import Acquisition
 from cimp_core.microscope.velox_writer import write_velox
 from cimp_core.pretrain import PretrainConfig, pretrain
@@ -88,7 +88,9 @@ def data_set(folder: Path, count: int, edge: int) -> Path:
 
 
 def simulate(folder: Path, images: int, edge: int, workers: int = 1) -> Callable:
-    return lambda: make_twin(folder / "twin.h5", images, edge, 0, workers, force=True)
+    """One image a session: images of one session are alike in cost, so that whole sessions would make a bent line."""
+    out, lengths = folder / "twin.h5", [1] * images
+    return lambda: write_sessions(out, images, lambda: lengths, edge, 0, workers, True, None)
 
 
 def build(folder: Path, files: int, edge: int, workers: int = 1) -> Callable:

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 import cost_cases
 import numpy as np
+from exponents import growth, written
 from report import goal, header, parser, table, write
-from scipy import stats
 
 SLACK = 1.1
 """Exponent up to which growth is called linear: caches that overflow cost some."""
@@ -60,26 +60,6 @@ def send(pipe, *arguments) -> None:
         pipe.send(f"{type(error).__name__}: {error}")
 
 
-def slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float] | None:
-    """Exponent of y ~ x^p with its 95 % interval; None with fewer than three points."""
-    if len(x) < 3:
-        return None
-    line = stats.linregress(np.log(x), np.log(y))
-    half = stats.t.ppf(0.975, len(x) - 2) * line.stderr
-    return line.slope, line.slope - half, line.slope + half
-
-
-def growth(more: np.ndarray, added: np.ndarray, noise: float, enough: float) -> tuple | str:
-    """Exponent of what more images, pixels or batch add; words where they add less than `enough`, or no line is seen.
-
-    What is not above `noise` is left out of the fit.
-    """
-    if added[-1] < enough:
-        return "does not grow"
-    seen = added > noise
-    return slope(more[seen].astype(float), added[seen]) or "too few sizes above the fixed part"
-
-
 def row_of(step: str, what: str, case: cost_cases.Growth, found: Sequence[dict], least: dict) -> dict:
     """One row: the sizes with what was measured, the exponents, and how they are written."""
     sizes, times = np.array(case.sizes), np.array([f["seconds"] for f in found])
@@ -103,10 +83,6 @@ def row_of(step: str, what: str, case: cost_cases.Growth, found: Sequence[dict],
 
 def listed(values: np.ndarray, form: str) -> str:
     return ", ".join(format(v, form) for v in values.tolist())
-
-
-def written(fit: tuple | str) -> str:
-    return fit if isinstance(fit, str) else f"{fit[0]:.2f} ({fit[1]:.2f} to {fit[2]:.2f})"
 
 
 def goals_of(rows: list[dict]) -> list[dict]:
