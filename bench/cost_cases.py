@@ -94,8 +94,9 @@ def simulate(folder: Path, images: int, edge: int, workers: int = 1) -> Callable
 
 
 def build(folder: Path, files: int, edge: int, workers: int = 1) -> Callable:
+    base = noise(edge)
     for i in range(files):
-        write_velox(folder / f"{i}.emd", noise(edge, i), SETTINGS.replace(dwell_time=1e-6 * (1 + i % 9)))
+        write_velox(folder / f"{i}.emd", np.roll(base, i), SETTINGS.replace(dwell_time=1e-6 * (1 + i % 9)))
     return lambda: cimp.build_dataset(folder / "*.emd", folder / "data.h5", workers=workers, force=True)
 
 
@@ -155,7 +156,7 @@ CASES = {
     ("simulate", "pixels"): Growth("edge of 4 images", (128, 256, 512, 1024), 32, lambda f, n: simulate(f, 4, n)),
     ("simulate", "processes"): Growth("for 32 images", (1, 2, 4, 8), 1, lambda f, n: simulate(f, 32, 64, n)),
     ("build", "images"): Growth("files of 128 px", (50, 100, 200, 400), 1, lambda f, n: build(f, n, 128)),
-    ("build", "pixels"): Growth("edge of 16 files", (512, 1024, 2048), 64, lambda f, n: build(f, 16, n)),
+    ("build", "pixels"): Growth("edge of 16 files", (512, 1024, 2048, 4096), 64, lambda f, n: build(f, 16, n)),
     ("build", "processes"): Growth("for 50 files", (1, 2, 4, 8), 1, lambda f, n: build(f, 50, 128, n)),
     ("pre-train", "images"): Growth("in the data set", (500, 1000, 2000, 4000), 50, lambda f, n: train(f, n, 64, 32)),
     ("pre-train", "pixels"): Growth("edge of 32 crops", (64, 128, 192, 256), 32, lambda f, n: train(f, 64, n, 32)),
@@ -171,6 +172,6 @@ CASES = {
     ("retrieve", "batch"): Growth("queries, 50,000 rows", (64, 128, 256, 512), 1, lambda f, n: retrieve(50_000, n)),
     ("audit", "images"): Growth("images of 128 px", (8, 16, 32, 64), 1, lambda f, n: audit(f, n, 128)),
     ("audit", "pixels"): Growth("edge of 4 images", (128, 256, 512, 1024), 64, lambda f, n: audit(f, 4, n)),
-    ("duplicates", "images"): Growth("images measured", (2000, 4000, 8000, 16_000), 100, lambda f, n: duplicates(n)),
+    ("duplicates", "images"): Growth("images measured", (4000, 8000, 16_000, 32_000), 100, lambda f, n: duplicates(n)),
 }
 """By step and by what grows. "pixels" are squared edges."""
