@@ -159,7 +159,7 @@ CASES = {
     ("build", "pixels"): Growth("edge of 16 files", (512, 1024, 2048, 4096), 64, lambda f, n: build(f, 16, n)),
     ("build", "processes"): Growth("for 50 files", (1, 2, 4, 8), 1, lambda f, n: build(f, 50, 128, n)),
     ("pre-train", "images"): Growth("in the data set", (500, 1000, 2000, 4000), 50, lambda f, n: train(f, n, 64, 32)),
-    ("pre-train", "pixels"): Growth("edge of 32 crops", (64, 128, 192, 256), 32, lambda f, n: train(f, 64, n, 32)),
+    ("pre-train", "pixels"): Growth("edge of 128 crops", (64, 128, 192, 256), 32, lambda f, n: train(f, 64, n, 128)),
     ("pre-train", "batch"): Growth("crops of 128 px", (32, 64, 128, 256), 4, lambda f, n: train(f, 64, 128, n)),
     ("embed", "images"): Growth("images of 256 px", (16, 32, 64, 128), 1, lambda f, n: embed(n, 256)),
     ("embed", "pixels"): Growth("edge of 4 images", (128, 256, 512, 1024), 32, lambda f, n: embed(4, n)),
