@@ -21,11 +21,11 @@ from report import ROOT, table
 
 OUT, LOGS = ROOT / "book" / "performance", ROOT / "runs" / "bench"
 BUDGETS = {
-    "reading_speed": 60,
+    "reading_speed": 75,
     "build_speed": 90,
     "twin_speed": 90,
     "denoise_speed": 45,
-    "search_speed": 75,
+    "search_speed": 60,
     "loss_speed": 75,
     "training_speed": 90,
     "scaling": 90,
