@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -eo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint format results notebooks clean
+.PHONY: help setup book test lint format results bench bench-gpu notebooks clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(READY)  ## the environment: .venv from constraints.txt, this package in it, editable
 
@@ -79,6 +79,12 @@ $(WORK)/%.done: | $(READY)
 	@mkdir -p $(WORK)
 	$(BIN)/python -m cimp_core.study.$* $(of_$*) --out book/results.json
 	@touch $@
+
+bench: $(READY)  ## speed and cost, a quarter of an hour: book/performance/*.json, kept until removed
+	$(BIN)/python bench/run_all.py
+
+bench-gpu: $(READY)  ## the same on a graphics card, where one has something to say
+	$(BIN)/python bench/run_all.py --device cuda
 
 notebooks: $(READY)  ## regenerate notebooks/*.ipynb from notebooks/*.py
 	$(BIN)/python book/make_notebooks.py

@@ -1,21 +1,20 @@
 """How fast training crops are read: `cimp_core.crops` beside HDF5 read item by item in workers of a torch DataLoader.
 
-``python bench/reading_speed.py [--folder FOLDER] [--out FILE.json]``, more with ``--help``. The peer is the plain way:
-a map-style torch data set whose ``__getitem__`` reads one crop with h5py, the file opened once a worker, batches of 256
-put together by the DataLoader. Both read crops at random places of random images, in one run. "Warm": the file lies in
-memory. "Cold": its pages were dropped before each repeat (posix_fadvise; `mincore` counts that none is left), so the
-disk is measured too. Writes and removes data sets of the stated size in the folder.
+``python bench/reading_speed.py [--folder FOLDER] [--quick] [--json FILE]``, more with ``--help``.
+
+The peer is the plain way: a map-style torch data set whose ``__getitem__`` reads one crop with h5py, the file opened
+once a worker, batches of 256 put together by the DataLoader. Both read crops at random places of random images, in one
+run. "Warm": the file lies in memory. "Cold": its pages were dropped before each repeat (posix_fadvise; `mincore` counts
+that none is left), so the disk is measured too, where the file system can forget pages. Writes and removes data sets of
+the stated size in the folder.
 """
 
-import argparse
 import contextlib
 import ctypes
 import gc
 import io
-import json
 import mmap
 import os
-import platform
 import shutil
 import tempfile
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from report import goal, header, parser, table, write
 
 from cimp_core.crops import open_crops
 from cimp_core.dataset import open_dataset, write_dataset
@@ -163,7 +163,8 @@ def repeats(once, plan: dict, files: list[Path], anew=lambda: None) -> dict[str,
         anew()
         left = max(drop(file) for file in files)
         if left > 0.01:
-            raise RuntimeError(f"{left:.0%} of the pages stayed in memory: cold speeds cannot be measured here")
+            print(f"{left:.0%} of the pages stayed in memory: cold speeds cannot be measured here")
+            return {"warm": speeds["warm"]}
         speeds["cold"].append(once(plan["cold"]))
     return speeds
 
@@ -180,57 +181,78 @@ def measure(folder: Path, edge: int, layout: str, sizes: list[int], gib: float, 
     files = [path] if storage == "mapped" else list((folder / "cache").glob("*.raw"))
     packed = "compression" in LAYOUTS[layout]
     for size in sizes:
-        table = np.column_stack(
+        places = np.column_stack(
             [rng.integers(images, size=2**15), rng.integers(edge - size + 1, size=(2**15, 2))]
         ).astype(np.int64)
-        row = {"edge": edge, "crop": size, "layout": layout, "storage": storage, "open_s": opening}
-        row["file_MiB"] = path.stat().st_size / 2**20
         plan = {"repeats": count, "warm": 2 if packed else 8, "cold": 2}
-        for workers in (0, 1, 2):
-            row[f"h5py_{workers}"] = peer_speeds(path, table, size, workers, plan, rng)
-        row["ours"] = our_speeds(data, table, size, {**plan, "warm": 32}, files, rng)
+        found = {f"h5py_{workers}": peer_speeds(path, places, size, workers, plan, rng) for workers in (0, 1, 2)}
+        found["ours"] = our_speeds(data, places, size, {**plan, "warm": 32}, files, rng)
         for state in ("warm", "cold"):
-            best = max(np.median(row[f"h5py_{workers}"][state]) for workers in (0, 1, 2))
-            row[f"ratio_{state}"] = float(np.median(row["ours"][state]) / best)
-        rows.append(row)
+            if any(state not in speeds for speeds in found.values()):
+                continue
+            row = {"edge": edge, "crop": size, "layout": layout, "storage": storage, "state": state}
+            row |= {"open_s": opening, "file_MiB": path.stat().st_size / 2**20}
+            for name, speeds in found.items():
+                own = speeds[state]
+                row |= {name: float(np.median(own)), f"{name}_low": min(own), f"{name}_high": max(own)}
+            row["ratio"] = row["ours"] / max(row[f"h5py_{workers}"] for workers in (0, 1, 2))
+            rows.append(row)
+            print(table([row], COLUMNS).splitlines()[-1], flush=True)
     data.close()
     shutil.rmtree(folder / "cache", ignore_errors=True)
     path.unlink()
     return rows
 
 
+COLUMNS = {
+    "image": "{edge}",
+    "crop": "{crop}",
+    "file": "{layout}, {storage}",
+    "state": "{state}",
+    "h5py, 0 workers": "{h5py_0:,.0f}",
+    "1 worker": "{h5py_1:,.0f}",
+    "2 workers": "{h5py_2:,.0f}",
+    "cimp_core.crops": "{ours:,.0f} ({ours_low:,.0f} to {ours_high:,.0f})",
+    "over best h5py": "{ratio:.1f}",
+    "opening [s]": "{open_s:.2g}",
+}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, help="write all repeats as JSON")
-    parser.add_argument("--folder", type=Path, help="where the data sets are made: the disk that is measured")
-    parser.add_argument("--gib", type=float, default=0.5, help="raw images of a data set [GiB]")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--edges", type=int, nargs="+", default=[1024, 2048])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 224])
-    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
-    arguments = parser.parse_args()
-    machine = f"{os.cpu_count()} cores, h5py {h5py.__version__}, torch {torch.__version__}, {platform.system()}"
-    print(f"{machine}; crops/s, median of {arguments.repeats} (lowest to highest)")
-    names = ("h5py_0", "h5py_1", "h5py_2", "ours")
-    print("| image | crop | file | state | h5py, 0 workers | 1 worker | 2 workers | cimp_core.crops | over best h5py |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    arguments = parser(__doc__)
+    arguments.add_argument("--folder", type=Path, help="where the data sets are made: the disk that is measured")
+    arguments.add_argument("--gib", type=float, help="raw images of a data set [GiB]")
+    arguments.add_argument("--repeats", type=int)
+    arguments.add_argument("--edges", type=int, nargs="+")
+    arguments.add_argument("--sizes", type=int, nargs="+")
+    arguments.add_argument("--layouts", nargs="+", choices=LAYOUTS)
+    options = arguments.parse_args()
+    short = options.quick
+    edges, sizes = (
+        options.edges or ([1024] if short else [1024, 2048]),
+        options.sizes or ([128] if short else [128, 224]),
+    )
+    layouts = options.layouts or (["contiguous", "chunks 256", "gzip 256"] if short else list(LAYOUTS))
+    repeats, gib = options.repeats or (3 if short else 5), options.gib or (0.25 if short else 0.5)
+    print("crops/s, medians, ours with the lowest and the highest; opening with the copy where one is made")
+    print(table([], COLUMNS))
     rows = []
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         os.environ["CIMP_CACHE"] = str(Path(folder) / "cache")
-        for edge in arguments.edges:
-            for layout in arguments.layouts:
-                found = measure(Path(folder), edge, layout, arguments.sizes, arguments.gib, arguments.repeats)
-                rows += found
-                for row in found:
-                    for state in ("warm", "cold"):
-                        cells = [row[name][state] for name in names]
-                        text = " | ".join(f"{np.median(v):,.0f} ({min(v):,.0f} to {max(v):,.0f})" for v in cells)
-                        what = f"| {edge} | {row['crop']} | {layout}, {row['storage']} | {state} | {text}"
-                        print(f"{what} | {row[f'ratio_{state}']:.1f} |", flush=True)
-    print("Opening, with the copy where one is made [s]: ", end="")
-    print(", ".join(f"{r['edge']} {r['layout']} {r['open_s']:.2g}" for r in rows if r["crop"] == arguments.sizes[0]))
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        for edge in edges:
+            for layout in layouts:
+                rows += measure(Path(folder), edge, layout, sizes, gib, repeats)
+    worst = {
+        state: min((row["ratio"] for row in rows if row["state"] == state), default=None) for state in ("warm", "cold")
+    }
+    goals = [
+        goal(f"crops a second over the best of h5py, {state}: the least of the layouts", value, at_least=1.0)
+        for state, value in worst.items()
+    ]
+    print("\n" + table(goals))
+    claim = "Training crops are read faster than by h5py in workers of a torch DataLoader, whatever the file's layout."
+    head = header("reading_speed", claim, settings={"quick": short, "repeats": repeats, "gib": gib})
+    write(options.json, head, rows, COLUMNS, goals)
 
 
 if __name__ == "__main__":

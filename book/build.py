@@ -24,6 +24,7 @@ from rich.table import Table
 
 from cimp_core.results import read_results
 from make_notebooks import fill_in_repository
+from performance_page import performance_page, read_benches
 from results_table import PICTURES, results_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,7 +127,7 @@ def stage(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
-    not_pages = shutil.ignore_patterns("*.py", "get_chromium.sh", "pages.*", "__pycache__")
+    not_pages = shutil.ignore_patterns("*.py", "get_chromium.sh", "pages.*", "__pycache__", "performance")
     shutil.copytree(ROOT / "book", folder / "book", ignore=not_pages)
     for name in ("pages.css", "pages.js"):  # every page loads what lies in _static
         (folder / "_static").mkdir(exist_ok=True)
@@ -135,6 +136,8 @@ def stage(folder: Path) -> None:
     for name, about_pictures in (("results_table", False), ("results_pictures_table", True)):
         table = results_table(row for row in rows if (row["name"].split(".")[0] in PICTURES) == about_pictures)
         (folder / "book" / f"{name}.md").write_text(table, encoding="utf-8")
+    tables = performance_page(read_benches(ROOT / "book" / "performance"), folder / "book")
+    (folder / "book" / "performance_tables.md").write_text(tables, encoding="utf-8")
     for page in [folder / "_config.yml", *folder.glob("book/*.md")]:
         page.write_text(fill_in_repository(page.read_text(encoding="utf-8")), encoding="utf-8")
     add_vendor(folder / "extra" / "vendor")

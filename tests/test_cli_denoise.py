@@ -18,6 +18,8 @@ import cimp_core as cimp
 from cimp_core.cli import denoise as command
 from cimp_core.denoising import files as written
 from cimp_core.denoising import methods
+from cimp_core.denoising.many import denoise_files
+from cimp_core.inputs import list_inputs
 from cimp_core.microscope.velox_writer import write_velox
 
 COUNTS = np.random.default_rng(0).poisson(30, (40, 52)).astype(np.uint16) * 20
@@ -242,3 +244,24 @@ def test_an_unknown_method_is_one_line(tmp_path, velox):
     app.command()(command.denoise)
     result = CliRunner().invoke(app, [str(velox), "--out", str(tmp_path / "out"), "--method", "magic"])
     assert isinstance(result.exception, cimp.OutOfRangeError) and "magic" in str(result.exception)
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_progress_grows_within_a_file_and_never_falls(at_once, made, tmp_path, workers):
+    drive, seen = tmp_path / "drive", []
+    drive.mkdir()
+    for name, rows in (("a", 1100), ("b", 600)):  # 3 and 2 rows of tiles
+        write_velox(drive / f"{name}.emd", np.resize(COUNTS, (rows, 40)), SETTINGS)
+    (drive / "c.emd").write_bytes(b"no image")
+    options = {"factor": 16, "method": "x", "settings": "trust", "seed": 0, "anyway": False, "keep_dtype": True}
+    options |= {"format": "hspy", "override": {}, "detector": None}
+    sources = list_inputs(str(drive)).sources
+    done = denoise_files(
+        sources, tmp_path / "out", tmp_path / "work", options, workers=workers, progress=lambda *a: seen.append(a)
+    )
+    assert [o.status for o in done] == ["denoised", "denoised", "failed"]
+    assert seen == sorted(seen) and seen[-1] == (3, 3) and {total for _, total in seen} == {3}
+    steps = np.array([n for n, _ in seen])
+    assert len(np.unique(steps.round(6))) >= 5 and np.diff(steps).max() < 1.01
+    if workers is None:
+        assert {round(n % 1, 3) for n in steps} == {0, 0.333, 0.667, 0.5}

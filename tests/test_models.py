@@ -148,6 +148,20 @@ def test_features_are_what_the_embedding_is_projected_from():
     assert np.linalg.norm(of_crops[0]) != pytest.approx(1, abs=0.1)
 
 
+def test_large_images_are_embedded_a_few_at_a_time(monkeypatch):
+    model, seen = small(), []
+    images = [noise(1, 48, 64, seed=i)[0].numpy().astype(np.uint16) for i in range(7)]
+    expected = model.embed_images(images, crops=None)
+    monkeypatch.setattr("cimp_core.models.cimp.PIXELS", 3 * 48 * 64)
+    handle = model.image_encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    np.testing.assert_allclose(model.embed_images(images, crops=None), expected, atol=1e-5)
+    assert seen == [3, 3, 1]
+    monkeypatch.setattr("cimp_core.models.cimp.PIXELS", 48)
+    np.testing.assert_allclose(model.embed_images(images[:2], crops=None), expected[:2], atol=1e-5)
+    assert seen[3:] == [1, 1]
+    handle.remove()
+
+
 def test_embed_images_mixes_sizes_in_order_and_batches_change_nothing():
     model = small()
     images = [noise(1, s, seed=s)[0].numpy().astype(np.uint16) for s in (40, 128, 40, 96)]

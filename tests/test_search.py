@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cimp_core import search
+from cimp_core import search, search_exact
 from cimp_core.errors import CimpError, OutOfRangeError, SchemaError, UnreadableFileError
 from cimp_core.search import Approximation, Index
 from cimp_core.search_files import load_index, save_index
@@ -31,8 +31,8 @@ def brute_force(rows, queries, k):
 @pytest.mark.parametrize("block", [1, 4096, 70_000, 2**24])
 @pytest.mark.parametrize(("half", "queries", "k"), [(False, 7, 10), (False, 300, 1), (True, 1, 25)])
 def test_exact_search_is_float64_over_all_rows_whatever_the_blocks(monkeypatch, block, half, queries, k):
-    monkeypatch.setattr(search, "BLOCK_BYTES", block)
-    monkeypatch.setattr(search, "SAMPLE", 16)
+    monkeypatch.setattr(search_exact, "BLOCK_BYTES", block)
+    monkeypatch.setattr(search_exact, "SAMPLE", 16)
     rows = clustered(1003 if block > 1 else 90)
     rows[50:80] = rows[3]  # ties among many rows, in several blocks
     rows[-1] = rows[0]
@@ -47,7 +47,7 @@ def test_exact_search_is_float64_over_all_rows_whatever_the_blocks(monkeypatch, 
 
 def test_rows_that_differ_by_less_than_float32_shows_are_told_apart(monkeypatch):
     """Cosines closer to one another than a product in float32 is to the truth come in the right order."""
-    monkeypatch.setattr(search, "SAMPLE", 8)
+    monkeypatch.setattr(search_exact, "SAMPLE", 8)
     rng = np.random.default_rng(0)
     base = clustered(1, dim=128)[0]
     rows = (base + 3e-5 * rng.standard_normal((5000, 128))).astype(np.float32)

@@ -138,7 +138,7 @@ def _bar(total: int, show: bool) -> Iterator[Callable[[float], object]]:
     columns = (
         TextColumn("denoising"),
         BarColumn(),
-        TextColumn("{task.completed:g}/{task.total:g}"),
+        TextColumn("{task.completed:.1f}/{task.total:.0f} files"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:

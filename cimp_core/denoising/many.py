@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +19,7 @@ from ..inputs import Source
 from ..jobs import FileJob, Limits
 from ..work_folder import digest
 from . import methods
-from .denoised import denoise
+from .denoised import Denoised, denoise
 from .files import kept, output_names, write_all
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def denoise_files(
     timeout: float | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, int], object] | None = None,
 ) -> list[Outcome]:
     """Denoise files; those that an earlier run finished with the same options are kept.
 
@@ -61,8 +63,11 @@ def denoise_files(
         `cimp_core.denoise`, ``override`` and ``detector`` as for `cimp_core.read`, ``format`` "hspy" or "tif".
     force : bool
         Overwrite, and do again what is done.
-    timeout, workers, scheduler, progress
+    timeout, workers, scheduler
         As for `cimp_core.build_dataset`; one file at a time by default, since each is spread over the processors.
+    progress : callable, optional
+        Called as ``progress(done, total)`` of files. Of a file under way `done` counts the share that is denoised; with
+        a scheduler, whole files only.
 
     Returns
     -------
@@ -77,15 +82,14 @@ def denoise_files(
         if record is not None:
             there[source.path] = _outcome(out / names[source.path], source.path, "kept", record)
     todo = [source for source in sources if source.path not in there]
-    report = progress or (lambda done, total: None)
     if todo:
         # The token makes results of another run none of this one's: the records beside the images decide.
         given = dict(options) | {"out": str(out.absolute()), "force": force, "token": uuid.uuid4().hex}
         given |= _naming(sources, names)
-        with FileJob(work, denoise_file, todo, given, Limits(timeout)) as job:
-            job.run(
-                workers if workers or scheduler else 1, scheduler, lambda n, _: report(n + len(there), len(sources))
-            )
+        report, before = progress or (lambda done, total: None), len(there)
+        under_way = _UnderWay(lambda done: report(before + done, len(sources)))
+        with FileJob(work, denoise_file, todo, given, Limits(timeout)) as job, under_way.of_run(given["token"]):
+            job.run(workers if workers or scheduler else 1, scheduler, under_way.files)
             for result in job.results():
                 path = result.source.path
                 if result.failed is not None:
@@ -106,15 +110,69 @@ def denoise_file(
     stem = Path(options["out"]) / _name(path, options)
     record = None if options["force"] else kept(stem, made_by)
     if record is None:  # otherwise written by a worker that died before it could say so
-        how = {key: options[key] for key in ("settings", "seed", "anyway", "keep_dtype")}
-        done = []
-        for shot in reader.read(path, options["override"], options["detector"]):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # said in the table
-                done.append(denoise(shot, options["factor"], method=method, **how))
-        record = write_all(stem, done, options["format"], made_by, options["force"])
+        record = write_all(stem, _images(reader, path, options, method), options["format"], made_by, options["force"])
     said = [{"warnings": image["warnings"]} for image in record["images"]]
     return {"files": record["files"], "images": said}, []
+
+
+def _images(reader: KillableReader, path: str, options: Mapping[str, Any], method: Callable) -> list[Denoised]:
+    how = {key: options[key] for key in ("settings", "seed", "anyway", "keep_dtype")}
+    under_way, done = _runs.get(options["token"]), []
+    shots = reader.read(path, options["override"], options["detector"])
+
+    def step(part: int, parts: int) -> None:
+        if under_way is not None:
+            under_way.share(path, (len(done) + part / parts) / len(shots))
+
+    try:
+        for shot in shots:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # said in the table
+                done.append(denoise(shot, options["factor"], method=method, progress=step, **how))
+    finally:
+        if under_way is not None:
+            under_way.share(path, None)
+    return done
+
+
+class _UnderWay:
+    """Progress of a run: files that ended, and of those under way the share that the threads of this process tell."""
+
+    def __init__(self, report: Callable[[float], object]) -> None:
+        self.report, self.ended, self.most = report, 0, 0.0
+        self.shares: dict[str, float] = {}
+        self.lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def of_run(self, token: str) -> Iterator[None]:
+        """Let the tasks of the run find it."""
+        _runs[token] = self
+        try:
+            yield
+        finally:
+            del _runs[token]
+
+    def files(self, ended: int, _: int) -> None:
+        """So many files have ended, well or not."""
+        with self.lock:
+            self.ended = ended
+            self._tell()
+
+    def share(self, path: str, share: float | None) -> None:
+        """Of a file this much is denoised; None: its task has ended, which `files` is about to count."""
+        with self.lock:
+            if share is None:
+                self.shares.pop(path, None)
+            else:
+                self.shares[path] = share
+                self._tell()
+
+    def _tell(self) -> None:
+        self.most = max(self.most, self.ended + sum(self.shares.values()))  # a bar does not go back
+        self.report(self.most)
+
+
+_runs: dict[str, _UnderWay] = {}  # of this process, by token
 
 
 @lru_cache(maxsize=2)

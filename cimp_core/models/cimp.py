@@ -32,6 +32,9 @@ LOSSES = ("info_nce", "sigmoid")
 MAX_SCALE = 100.0
 """Clamp of the learnable inverse temperature, as CLIP's."""
 
+PIXELS = 2**22
+"""Most pixels embedded at a time; some 200 bytes of memory each."""
+
 
 @dataclass(frozen=True)
 class CimpConfig:
@@ -152,7 +155,7 @@ class Cimp(nn.Module):
             Give the last hidden layer instead, not normalised. It knows somewhat more of each single parameter than
             the embedding, which keeps what tells settings apart: what probes are for.
         batch : int
-            Crops embedded at a time.
+            Crops embedded at a time; fewer, but one, where they are so large that memory would grow without bound.
         """
         frames, known, owner = [], [], []
         for i, image in enumerate(images):
@@ -170,7 +173,8 @@ class Cimp(nn.Module):
             # Equal shapes go through together; a list may mix sizes.
             for shape in np.unique(shapes, axis=0):
                 same = np.flatnonzero((shapes == shape).all(1))
-                for part in np.split(same, range(batch, len(same), batch)):
+                at_once = max(1, min(batch, PIXELS // int(shape.prod())))
+                for part in np.split(same, range(at_once, len(same), at_once)):
                     x = torch.from_numpy(np.stack([frames[j] for j in part]).astype(np.float32)).to(self.device)
                     on_scale = torch.tensor([known[j] for j in part], device=self.device)
                     rows[part] = encode(x, on_scale).float().cpu().numpy()
