@@ -1,8 +1,8 @@
 """The contrastive losses of a batch that is spread over several processes.
 
-Each process holds some rows of the batch. It compares them with the rows of all: embeddings and group ids are
+Each process holds some rows of the batch. It compares its images with the settings of all: these and the group ids are
 gathered, and the gradient of every gathered row goes back to the process that holds the row. Without several
-processes these are `info_nce` and `sigmoid_loss` themselves.
+processes these are `info_nce` and `sigmoid_loss` themselves. With ``ring=True`` nothing is gathered: see `ring`.
 
 The value in a process is its part of the sum times the number of processes. The mean over the processes is therefore
 the loss of the whole batch, and gradients that are averaged over the processes, as DistributedDataParallel does, are
@@ -19,17 +19,30 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .contrastive import info_nce, info_nce_rows, require_pairs, sigmoid_loss, sigmoid_rows
+from .contrastive import group_sums, info_nce, log_sums, positive_sum, promoted, require_pairs, sigmoid_loss, sigmoid_rows
+from .ring import ring_log_sums, ring_pair_sum
 
 __all__ = ["gather", "gathered_info_nce", "gathered_sigmoid_loss"]
 
 
 def gathered_info_nce(
-    image: Tensor, metadata: Tensor, group: Tensor, scale: Tensor | float, tile: int | None = None
+    image: Tensor,
+    metadata: Tensor,
+    group: Tensor,
+    scale: Tensor | float,
+    tile: int | None = None,
+    ring: bool = False,
 ) -> Tensor:
     """`info_nce` of the rows of all processes; parameters as there, each process giving its own (b, d) rows.
 
-    Every process must call it. `tile` rows of b x B logits are held at a time.
+    Every process must call it, and go backward through it if one does. Each of the B x B logits is computed in one
+    process only.
+
+    Parameters
+    ----------
+    ring : bool
+        Let the settings go round instead of gathering them: memory for b rows twice instead of for all B, for more
+        and smaller messages.
 
     Raises
     ------
@@ -38,10 +51,21 @@ def gathered_info_nce(
     """
     if _processes() == 1:
         return info_nce(image, metadata, group, scale, tile)
-    images, settings, groups = _gather_pairs(image, metadata, group)
-    total = info_nce_rows(image, settings, group, groups, scale, tile)
-    total = total + info_nce_rows(metadata, images, group, groups, scale, tile)
-    return total * (_processes() / (2 * len(groups)))
+    require_pairs(image, metadata, group)
+    counts = _row_counts(metadata)
+    with torch.autocast(image.device.type, enabled=False):
+        if ring:
+            image, metadata, scale = promoted(image, metadata, scale)
+            rows, columns, *positives = ring_log_sums(image, metadata, group, scale, counts, tile)
+        else:
+            image, settings, scale = promoted(image, gather(metadata), scale)
+            groups = gather(group)
+            # The logits of these images with all settings are all there is of the rows, and a part of the columns.
+            rows, part = log_sums(image, settings, scale, tile)
+            columns = _LogSumExp.apply(part).split(counts)[dist.get_rank()]
+            positives = group_sums(settings, groups, group)
+        total = rows.sum() + columns.sum() - 2 * positive_sum(image, *positives, scale)
+    return total * (_processes() / (2 * sum(counts)))
 
 
 def gathered_sigmoid_loss(
@@ -51,13 +75,20 @@ def gathered_sigmoid_loss(
     scale: Tensor | float,
     bias: Tensor | float,
     tile: int | None = None,
+    ring: bool = False,
 ) -> Tensor:
     """`sigmoid_loss` of the rows of all processes; see `gathered_info_nce`."""
     if _processes() == 1:
         return sigmoid_loss(image, metadata, group, scale, bias, tile)
-    _, settings, groups = _gather_pairs(image, metadata, group)
-    total = sigmoid_rows(image, settings, group, groups, scale, bias, tile)
-    return total * (_processes() / len(groups))
+    require_pairs(image, metadata, group)
+    counts = _row_counts(metadata)
+    if ring:
+        with torch.autocast(image.device.type, enabled=False):
+            image, metadata, scale, bias = promoted(image, metadata, scale, bias)
+            total = ring_pair_sum(image, metadata, group, scale, bias, counts, tile)
+    else:
+        total = sigmoid_rows(image, gather(metadata), group, gather(group), scale, bias, tile)
+    return total * (_processes() / sum(counts))
 
 
 def gather(rows: Tensor) -> Tensor:
@@ -73,6 +104,11 @@ def gather(rows: Tensor) -> Tensor:
     """
     if _processes() == 1:
         return rows
+    return _Gather.apply(rows, _row_counts(rows))
+
+
+def _row_counts(rows: Tensor) -> list[int]:
+    """Number of rows in each process, after a check that they fit."""
     kind = torch.tensor([len(rows), rows[:1].numel(), rows.element_size()], device=rows.device)
     kinds = [torch.empty_like(kind) for _ in range(_processes())]
     dist.all_gather(kinds, kind)
@@ -82,7 +118,7 @@ def gather(rows: Tensor) -> Tensor:
             "every process needs rows, of one length and one type: by process there are "
             f"{counts} rows of {lengths} numbers of {sizes} bytes"
         )
-    return _Gather.apply(rows, counts)
+    return counts
 
 
 class _Gather(torch.autograd.Function):
@@ -106,11 +142,26 @@ class _Gather(torch.autograd.Function):
         return gradient[ctx.mine], None
 
 
-def _gather_pairs(image: Tensor, metadata: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    require_pairs(image, metadata, group)
-    # One collective for both towers: their backward passes then cannot come in another order elsewhere.
-    both = gather(torch.cat([image, metadata], 1))
-    return both[:, : image.shape[1]], both[:, image.shape[1] :], gather(group)
+class _LogSumExp(torch.autograd.Function):
+    """Log-sum-exp over the processes; a term gets the sum of the gradients that all processes have for it."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        most = part.clone()
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        total = (part - most).exp_()
+        dist.all_reduce(total)
+        total = most + total.log_()
+        ctx.save_for_backward(part, total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        part, total = ctx.saved_tensors
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient * (part - total).exp()
 
 
 def _processes() -> int:
