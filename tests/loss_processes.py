@@ -1,4 +1,4 @@
-"""What test_losses_spread.py runs in each process: ``torchrun --nproc-per-node N loss_processes.py FOLDER``."""
+"""What test_losses_spread.py runs in each of several processes: ``python loss_processes.py FOLDER PROCESSES RANK``."""
 
 import itertools
 import sys
@@ -65,16 +65,15 @@ def largest(ring, rows_each):
     return found
 
 
-def main(folder):
-    dist.init_process_group("gloo")
-    rank, processes = dist.get_rank(), dist.get_world_size()
+def main(folder, processes, rank):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=processes)
     start = sum(SHARES[processes][:rank])
     rows = slice(start, start + SHARES[processes][rank])
     found = {
         case: spread(*case, rows, rank)
-        for case in itertools.product(("info_nce", "sigmoid"), SCALES, (None, 1, 3), (False, True))
+        for case in itertools.product(("info_nce", "sigmoid"), SCALES, (None, 3), (False, True))
     }
-    found["largest"] = {ring: largest(ring, 400) for ring in (False, True)}
+    found["largest"] = {ring: largest(ring, 60) for ring in (False, True)}
     try:
         gathered_info_nce(torch.zeros(2, 3 + rank), torch.zeros(2, 3 + rank), torch.arange(2), 1.0, ring=True)
     except ValueError as error:
@@ -84,4 +83,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]).absolute(), int(sys.argv[2]), int(sys.argv[3]))

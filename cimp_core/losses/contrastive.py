@@ -117,7 +117,8 @@ def sigmoid_rows(
         rows, columns, scale, bias = promoted(rows, columns, scale, bias)
         kernels = kernels_for(rows, columns, tile)
         if kernels is not None:
-            return _PairSum.apply(kernels, tile, row_group, column_group, rows, columns, scale, bias)
+            needed = torch.is_grad_enabled() and any(x.requires_grad for x in (rows, columns, scale, bias))
+            return _PairSum.apply(kernels, tile, needed, row_group, column_group, rows, columns, scale, bias)
         sign = 2.0 * (row_group[:, None] == column_group[None, :]) - 1.0
         return -F.logsigmoid(sign * (scale * (rows @ columns.T) + bias)).sum()
 
@@ -206,9 +207,8 @@ class _PairSum(torch.autograd.Function):
     """`pair_sum` of a module of kernels; the gradients are found along with the value."""
 
     @staticmethod
-    def forward(ctx: Any, kernels: ModuleType, tile: int | None, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, kernels: ModuleType, tile: int | None, needed: bool, *tensors: Tensor) -> Tensor:
         groups, (rows, columns, *numbers) = tensors[:2], tensors[2:]
-        needed = any(ctx.needs_input_grad)
         value, *gradients = kernels.pair_sum(rows, columns, *groups, *numbers, tile, needed)
         ctx.save_for_backward(*gradients)
         return value
@@ -216,4 +216,4 @@ class _PairSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, None, *(weight * gradient for gradient in ctx.saved_tensors)
+        return None, None, None, None, None, *(weight * gradient for gradient in ctx.saved_tensors)

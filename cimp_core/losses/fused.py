@@ -4,8 +4,8 @@ A tile of the logits lives in registers from the product to the sum. No two prog
 result is the same every time: the gradient of the columns comes from the same kernel with the two sets exchanged, which
 costs the logits one product more than sums added up in any order would.
 
-Products are in float32 as `torch.get_float32_matmul_precision` says: "highest" is true float32, "high" three products of
-TF32 with nearly its precision, "medium" one.
+Products are in float32 as `torch.get_float32_matmul_precision` says: "highest" is true float32, "high" three products
+of TF32 with nearly its precision, "medium" one.
 """
 
 from __future__ import annotations

@@ -19,7 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .contrastive import group_sums, info_nce, log_sums, positive_sum, promoted, require_pairs, sigmoid_loss, sigmoid_rows
+from .contrastive import (
+    group_sums,
+    info_nce,
+    log_sums,
+    positive_sum,
+    promoted,
+    require_pairs,
+    sigmoid_loss,
+    sigmoid_rows,
+)
 from .ring import ring_log_sums, ring_pair_sum
 
 __all__ = ["gather", "gathered_info_nce", "gathered_sigmoid_loss"]
