@@ -26,10 +26,10 @@ row of 4,096 shows, where "ours" is less than its own products; 3 rounds, one at
 | sigmoid | 8,192 | 891 | 4,174 | 4,568 | 1,534 | 2.7 | 1.7 | 1,078 | 28 |
 | sigmoid | 32,768 | 16,042 | - | - | 31,908 | - | 2.0 | - | 124 |
 
-So memory grows with B. The goal of a third of the plain form's time at 32,768 is not measured (the plain form would take
-26 GiB there); at 8,192 it is met for InfoNCE and just missed for the sigmoid loss. The goal of 1.5 times the products is
-missed: InfoNCE makes the logits twice, four products for three, and the exponentials come on top. Nothing was measured on
-a graphics card.
+So memory grows with B. The goal of a third of the plain form's time at 32,768 is not measured: the plain form would
+take 26 GiB there. At 8,192 it is met for InfoNCE and missed for the sigmoid loss. The goal of 1.5 times the products is
+missed: InfoNCE makes the logits twice, four products for three, and the exponentials come on top. Nothing was measured
+on a graphics card.
 """
 
 import ctypes
