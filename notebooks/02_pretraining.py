@@ -181,9 +181,10 @@ assert zero == 0 and good[-1] < 0.1 and floor <= bad[-1] < floor + 0.1
 #
 # ## Memory
 #
-# The logits of a batch are a $B \times B$ matrix, and the backward pass wants several of that size. In *tiles*, some rows
-# at a time are made and made again for the backward pass. On many devices each compares its own rows with the settings of
-# all, gathered with their group ids (`gathered_info_nce`). Neither changes the value or the gradients.
+# The logits of a batch are a $B \times B$ matrix, and the backward pass wants more of that size. In *tiles*, one square of
+# it at a time is made, and made again for the backward pass; with large batches the losses do so by themselves. On many
+# devices each compares its own rows with the settings of all, gathered with their group ids (`gathered_info_nce`). Neither
+# changes the value or the gradients.
 
 # %%
 from cimp_core.losses.contrastive import info_nce_rows
@@ -207,11 +208,13 @@ big = normalize(torch.randn(2048, 64, generator=rng), dim=1)
 each, scale = torch.arange(len(big)), torch.tensor(10.0)
 part = len(big) // 4
 memory = {
-    "whole": kept(info_nce, big, big, each, scale),
-    "in tiles of 128 rows": kept(info_nce, big, big, each, scale, 128),
-    "one direction, whole": kept(info_nce_rows, big, big, each, each, scale),
+    "whole": kept(info_nce, big, big, each, scale, len(big)),
+    "in tiles of 128 x 128": kept(info_nce, big, big, each, scale, 128),
+    "one direction, whole": kept(
+        info_nce_rows, big, big, each, each, scale, len(big)
+    ),
     "one direction, one of four devices": kept(
-        info_nce_rows, big[:part].detach(), big, each[:part], each, scale
+        info_nce_rows, big[:part].detach(), big, each[:part], each, scale, len(big)
     ),
 }
 pd.Series(memory, name=f"MiB for a batch of {len(big)}").round(1).to_frame()

@@ -4,12 +4,13 @@ Two images taken at the same settings share one metadata vector, so every pair o
 positive. Groups are integer ids of identical raw vectors, made once by the data set: an exact test,
 where distances between float32 vectors lose true pairs.
 
-Logits and reductions are float32 (or float64) whatever the surrounding autocast does.
+Logits and reductions are float32 (or float64) whatever the surrounding autocast does. Large batches go tile by tile, so
+that memory grows with B d: by `tiles`, in torch, or on a graphics card by `fused`. Small ones go the plain way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,7 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import tiles
+
 __all__ = ["info_nce", "info_nce_rows", "sigmoid_loss", "sigmoid_rows"]
+
+PLAIN = {"cpu": 1024**2, "cuda": 4096**2}
+"""Logits up to which `tile=None` is the plain form.
+
+On a processor the two take the same time at 512 to 1,024 rows of 128 numbers and at about 2,048 rows of 512. On a
+graphics card, not measured: there the logits are then 64 MiB, and fewer rows would leave parts of the card idle.
+"""
 
 
 def info_nce(image: Tensor, metadata: Tensor, group: Tensor, scale: Tensor | float, tile: int | None = None) -> Tensor:
@@ -35,8 +45,9 @@ def info_nce(image: Tensor, metadata: Tensor, group: Tensor, scale: Tensor | flo
     scale : scalar tensor or float
         Inverse temperature.
     tile : int, optional
-        Rows of the B x B logits held at a time; they are computed again for the backward pass, so
-        memory grows with tile x B instead of B x B. Value and gradients stay the same.
+        Edge of the square of the B x B logits that is held at a time; each is computed again for the backward pass, so
+        that memory grows with B d instead of B x B. Value and gradients stay the same. An edge of B or more is the
+        plain form, all logits at once. By default chosen by size and device.
 
     References
     ----------
@@ -44,10 +55,12 @@ def info_nce(image: Tensor, metadata: Tensor, group: Tensor, scale: Tensor | flo
     positives as "outside the logarithm" in Khosla et al., arXiv:2004.11362, equation 2.
     """
     require_pairs(image, metadata, group)
-    # Each direction has its own softmax: rows of the logits, then columns.
-    rows = info_nce_rows(image, metadata, group, group, scale, tile)
-    columns = info_nce_rows(metadata, image, group, group, scale, tile)
-    return (rows + columns) / (2 * len(image))
+    with torch.autocast(image.device.type, enabled=False):
+        image, metadata, scale = promoted(image, metadata, scale)
+        # Each direction has its own softmax: rows of the logits, then columns. The positives are the same in both.
+        rows, columns = log_sums(image, metadata, scale, tile)
+        positives = positive_sum(image, *group_sums(metadata, group, group), scale)
+        return (rows.sum() + columns.sum() - 2 * positives) / (2 * len(image))
 
 
 def sigmoid_loss(
@@ -84,7 +97,10 @@ def info_nce_rows(
     `row_group` (b,) and `column_group` (B,) hold the ids; every row needs a positive among the columns. Sums over
     parts of the rows add up to the sum over all, which is what a process that holds b of B rows needs.
     """
-    return _tiled(_nce, rows, columns, row_group, column_group, tile, scale)
+    with torch.autocast(rows.device.type, enabled=False):
+        rows, columns, scale = promoted(rows, columns, scale)
+        positives = positive_sum(rows, *group_sums(columns, column_group, row_group), scale)
+        return log_sums(rows, columns, scale, tile)[0].sum() - positives
 
 
 def sigmoid_rows(
@@ -97,7 +113,66 @@ def sigmoid_rows(
     tile: int | None = None,
 ) -> Tensor:
     """`sigmoid_loss` before the division by B: the sum over the pairs of rows (b, d) and columns (B, d)."""
-    return _tiled(_sigmoid, rows, columns, row_group, column_group, tile, scale, bias)
+    with torch.autocast(rows.device.type, enabled=False):
+        rows, columns, scale, bias = promoted(rows, columns, scale, bias)
+        kernels = kernels_for(rows, columns, tile)
+        if kernels is not None:
+            needed = torch.is_grad_enabled() and any(x.requires_grad for x in (rows, columns, scale, bias))
+            return _PairSum.apply(kernels, tile, needed, row_group, column_group, rows, columns, scale, bias)
+        sign = 2.0 * (row_group[:, None] == column_group[None, :]) - 1.0
+        return -F.logsigmoid(sign * (scale * (rows @ columns.T) + bias)).sum()
+
+
+def log_sums(rows: Tensor, columns: Tensor, scale: Tensor, tile: int | None) -> tuple[Tensor, Tensor]:
+    """`tiles.log_sums` with gradients, in the form that suits."""
+    kernels = kernels_for(rows, columns, tile)
+    if kernels is not None:
+        return _LogSums.apply(kernels, tile, rows, columns, scale)
+    logits = scale * (rows @ columns.T)
+    return logits.logsumexp(1), logits.logsumexp(0)
+
+
+def group_sums(columns: Tensor, column_group: Tensor, row_group: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum (b, d) and number (b,) of the columns (B, d) that are in the group of each row.
+
+    The mean of a row's logits over its positives is its product with their mean: no pair needs to be looked at.
+    """
+    # The first place among all sorted ids stands for a group: `unique` would wait for the device to count them.
+    ids = torch.cat([row_group, column_group]).sort().values
+    row, column = torch.searchsorted(ids, row_group), torch.searchsorted(ids, column_group)
+    sums = columns.new_zeros(len(ids), columns.shape[1]).index_add(0, column, columns)
+    counts = columns.new_zeros(len(ids)).index_add(0, column, columns.new_ones(len(columns)))
+    return sums.index_select(0, row), counts[row]
+
+
+def positive_sum(rows: Tensor, sums: Tensor, counts: Tensor, scale: Tensor) -> Tensor:
+    """Sum over the rows of the mean of the logits of their positives; the two before the last from `group_sums`."""
+    return scale * ((rows * sums).sum(1) / counts).sum()
+
+
+def kernels_for(rows: Tensor, columns: Tensor, tile: int | None) -> ModuleType | None:
+    """The module that computes tile by tile; None where the plain form is to be taken."""
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile is {tile}: a tile has at least one row")
+    if tile is not None:
+        return None if tile >= max(len(rows), len(columns)) else tiles
+    if len(rows) * len(columns) <= PLAIN.get(rows.device.type, PLAIN["cuda"]):
+        return None
+    if rows.is_cuda:
+        try:
+            from . import fused
+        except ImportError:  # Triton comes along with torch's build for CUDA on Linux, not with every other
+            return tiles
+        if fused.suits(rows, columns):
+            return fused
+    return tiles
+
+
+def promoted(rows: Tensor, columns: Tensor, *numbers: Tensor | float) -> tuple[Tensor, ...]:
+    """All in one type, float32 at least; the numbers as scalar tensors."""
+    dtype = torch.promote_types(torch.promote_types(rows.dtype, columns.dtype), torch.float32)
+    scalars = (torch.as_tensor(x, dtype=dtype, device=rows.device).reshape(()) for x in numbers)
+    return rows.to(dtype), columns.to(dtype), *scalars
 
 
 def require_pairs(image: Tensor, metadata: Tensor, group: Tensor) -> None:
@@ -111,76 +186,35 @@ def require_pairs(image: Tensor, metadata: Tensor, group: Tensor) -> None:
         raise ValueError(f"group must hold integer ids, got {group.dtype}")
 
 
-def _nce(rows: Tensor, columns: Tensor, row_group: Tensor, column_group: Tensor, scale: Tensor | float) -> Tensor:
-    """Sum over rows of the mean over a row's positives of -log softmax."""
-    positive = row_group[:, None] == column_group[None, :]
-    log_p = F.log_softmax(scale * (rows @ columns.T), dim=1)
-    return -((log_p * positive).sum(1) / positive.sum(1)).sum()
-
-
-def _sigmoid(
-    rows: Tensor,
-    columns: Tensor,
-    row_group: Tensor,
-    column_group: Tensor,
-    scale: Tensor | float,
-    bias: Tensor | float,
-) -> Tensor:
-    """Sum over the pairs of these rows with all columns."""
-    sign = 2.0 * (row_group[:, None] == column_group[None, :]) - 1.0
-    return F.softplus(-sign * (scale * (rows @ columns.T) + bias)).sum()
-
-
-def _tiled(
-    part: Callable[..., Tensor],
-    rows: Tensor,
-    columns: Tensor,
-    row_group: Tensor,
-    column_group: Tensor,
-    tile: int | None,
-    *rest: Tensor | float,
-) -> Tensor:
-    """Sum of `part` over tiles of rows against all columns, in at least float32."""
-    if tile is not None and tile < 1:
-        raise ValueError(f"tile is {tile}: a tile has at least one row")
-    with torch.autocast(rows.device.type, enabled=False):
-        dtype = torch.promote_types(rows.dtype, torch.float32)
-        rows, columns = rows.to(dtype), columns.to(dtype)
-        if tile is None or tile >= len(rows):
-            return part(rows, columns, row_group, column_group, *rest)
-        numbers = [x if isinstance(x, Tensor) else torch.tensor(x, dtype=dtype) for x in rest]
-        return _Tiles.apply(part, tile, rows, columns, row_group, column_group, *numbers)
-
-
-class _Tiles(torch.autograd.Function):
-    """The sum over tiles; forward keeps nothing of a tile, backward computes each again.
-
-    `torch.utils.checkpoint` of each tile does the same, but keeps small objects of each alive between the large ones,
-    which on a CPU splits the heap until it holds the whole B x B after all.
-    """
+class _LogSums(torch.autograd.Function):
+    """`log_sums` of a module of kernels; forward keeps nothing of a tile, backward computes each again."""
 
     @staticmethod
-    def forward(ctx: Any, part: Callable[..., Tensor], tile: int, *tensors: Tensor) -> Tensor:
-        ctx.part, ctx.tile = part, tile
-        ctx.save_for_backward(*tensors)
-        rows, columns, row_group, *rest = tensors
-        total = rows.new_zeros(())
-        for r, g in zip(rows.split(tile), row_group.split(tile), strict=True):
-            total += part(r, columns, g, *rest)
-        return total
+    def forward(ctx: Any, kernels: ModuleType, tile: int | None, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.kernels, ctx.tile = kernels, tile
+        sums = kernels.log_sums(*tensors, tile)
+        ctx.save_for_backward(*tensors, *sums)
+        return sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[2:]
-        rows, columns, row_group, *rest = (
-            x.detach().requires_grad_(need) for x, need in zip(ctx.saved_tensors, needed, strict=True)
-        )
-        row_gradient = torch.zeros_like(rows)
-        with torch.enable_grad(), torch.autocast(rows.device.type, enabled=False):
-            for r, g, out in zip(*(x.split(ctx.tile) for x in (rows, row_group, row_gradient)), strict=True):
-                r = r.detach().requires_grad_(needed[0])
-                ctx.part(r, columns, g, *rest).backward(gradient)
-                if needed[0]:
-                    out.copy_(r.grad)
-        return None, None, row_gradient, *(x.grad for x in (columns, row_group, *rest))
+    def backward(ctx: Any, *weights: Tensor) -> tuple[Tensor | None, ...]:
+        rows = ctx.saved_tensors[0]
+        with torch.autocast(rows.device.type, enabled=False):
+            return None, None, *ctx.kernels.log_sums_gradients(*ctx.saved_tensors, *weights, ctx.tile)
+
+
+class _PairSum(torch.autograd.Function):
+    """`pair_sum` of a module of kernels; the gradients are found along with the value."""
+
+    @staticmethod
+    def forward(ctx: Any, kernels: ModuleType, tile: int | None, needed: bool, *tensors: Tensor) -> Tensor:
+        groups, (rows, columns, *numbers) = tensors[:2], tensors[2:]
+        value, *gradients = kernels.pair_sum(rows, columns, *groups, *numbers, tile, needed)
+        ctx.save_for_backward(*gradients)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, None, None, None, *(weight * gradient for gradient in ctx.saved_tensors)

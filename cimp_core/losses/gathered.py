@@ -1,8 +1,8 @@
 """The contrastive losses of a batch that is spread over several processes.
 
-Each process holds some rows of the batch. It compares them with the rows of all: embeddings and group ids are
+Each process holds some rows of the batch. It compares its images with the settings of all: these and the group ids are
 gathered, and the gradient of every gathered row goes back to the process that holds the row. Without several
-processes these are `info_nce` and `sigmoid_loss` themselves.
+processes these are `info_nce` and `sigmoid_loss` themselves. With ``ring=True`` nothing is gathered: see `ring`.
 
 The value in a process is its part of the sum times the number of processes. The mean over the processes is therefore
 the loss of the whole batch, and gradients that are averaged over the processes, as DistributedDataParallel does, are
@@ -19,7 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .contrastive import info_nce, info_nce_rows, require_pairs, sigmoid_loss, sigmoid_rows
+from .contrastive import (
+    group_sums,
+    info_nce,
+    log_sums,
+    positive_sum,
+    promoted,
+    require_pairs,
+    sigmoid_loss,
+    sigmoid_rows,
+)
+from .ring import ring_log_sums, ring_pair_sum
 
 __all__ = ["gather", "gathered_info_nce", "gathered_sigmoid_loss"]
 
@@ -30,12 +40,21 @@ def gathered_info_nce(
     group: Tensor,
     scale: Tensor | float,
     tile: int | None = None,
-    *,
+    ring: bool = False,
     even: bool = False,
 ) -> Tensor:
     """`info_nce` of the rows of all processes; parameters as there, each process giving its own (b, d) rows.
 
-    Every process must call it. `tile` rows of b x B logits are held at a time; `even` as of `gather`.
+    Every process must call it, and go backward through it if one does. Each of the B x B logits is computed in one
+    process only.
+
+    Parameters
+    ----------
+    ring : bool
+        Let the settings go round instead of gathering them: memory for b rows twice instead of for all B, for more
+        and smaller messages.
+    even : bool
+        As of `gather`.
 
     Raises
     ------
@@ -44,10 +63,21 @@ def gathered_info_nce(
     """
     if _processes() == 1:
         return info_nce(image, metadata, group, scale, tile)
-    images, settings, groups = _gather_pairs(image, metadata, group, even)
-    total = info_nce_rows(image, settings, group, groups, scale, tile)
-    total = total + info_nce_rows(metadata, images, group, groups, scale, tile)
-    return total * (_processes() / (2 * len(groups)))
+    require_pairs(image, metadata, group)
+    counts = _row_counts(metadata, even)
+    with torch.autocast(image.device.type, enabled=False):
+        if ring:
+            image, metadata, scale = promoted(image, metadata, scale)
+            rows, columns, *positives = ring_log_sums(image, metadata, group, scale, counts, tile)
+        else:
+            image, settings, scale = promoted(image, gather(metadata, even), scale)
+            groups = gather(group, even)
+            # The logits of these images with all settings are all there is of the rows, and a part of the columns.
+            rows, part = log_sums(image, settings, scale, tile)
+            columns = _LogSumExp.apply(part).split(counts)[dist.get_rank()]
+            positives = group_sums(settings, groups, group)
+        total = rows.sum() + columns.sum() - 2 * positive_sum(image, *positives, scale)
+    return total * (_processes() / (2 * sum(counts)))
 
 
 def gathered_sigmoid_loss(
@@ -57,15 +87,21 @@ def gathered_sigmoid_loss(
     scale: Tensor | float,
     bias: Tensor | float,
     tile: int | None = None,
-    *,
+    ring: bool = False,
     even: bool = False,
 ) -> Tensor:
     """`sigmoid_loss` of the rows of all processes; see `gathered_info_nce`."""
     if _processes() == 1:
         return sigmoid_loss(image, metadata, group, scale, bias, tile)
-    _, settings, groups = _gather_pairs(image, metadata, group, even)
-    total = sigmoid_rows(image, settings, group, groups, scale, bias, tile)
-    return total * (_processes() / len(groups))
+    require_pairs(image, metadata, group)
+    counts = _row_counts(metadata, even)
+    if ring:
+        with torch.autocast(image.device.type, enabled=False):
+            image, metadata, scale, bias = promoted(image, metadata, scale, bias)
+            total = ring_pair_sum(image, metadata, group, scale, bias, counts, tile)
+    else:
+        total = sigmoid_rows(image, gather(metadata, even), group, gather(group, even), scale, bias, tile)
+    return total * (_processes() / sum(counts))
 
 
 def gather(rows: Tensor, even: bool = False) -> Tensor:
@@ -82,8 +118,13 @@ def gather(rows: Tensor, even: bool = False) -> Tensor:
     """
     if _processes() == 1:
         return rows
+    return _Gather.apply(rows, _row_counts(rows, even))
+
+
+def _row_counts(rows: Tensor, even: bool) -> list[int]:
+    """Number of rows in each process, after a check that they fit; no check where they are `even`."""
     if even:
-        return _Gather.apply(rows, [len(rows)] * _processes())
+        return [len(rows)] * _processes()
     kind = torch.tensor([len(rows), rows[:1].numel(), rows.element_size()], device=rows.device)
     kinds = [torch.empty_like(kind) for _ in range(_processes())]
     dist.all_gather(kinds, kind)
@@ -93,7 +134,7 @@ def gather(rows: Tensor, even: bool = False) -> Tensor:
             "every process needs rows, of one length and one type: by process there are "
             f"{counts} rows of {lengths} numbers of {sizes} bytes"
         )
-    return _Gather.apply(rows, counts)
+    return counts
 
 
 class _Gather(torch.autograd.Function):
@@ -117,11 +158,26 @@ class _Gather(torch.autograd.Function):
         return gradient[ctx.mine], None
 
 
-def _gather_pairs(image: Tensor, metadata: Tensor, group: Tensor, even: bool) -> tuple[Tensor, Tensor, Tensor]:
-    require_pairs(image, metadata, group)
-    # One collective for both towers: their backward passes then cannot come in another order elsewhere.
-    both = gather(torch.cat([image, metadata], 1), even)
-    return both[:, : image.shape[1]], both[:, image.shape[1] :], gather(group, even)
+class _LogSumExp(torch.autograd.Function):
+    """Log-sum-exp over the processes; a term gets the sum of the gradients that all processes have for it."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        most = part.clone()
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        total = (part - most).exp_()
+        dist.all_reduce(total)
+        total = most + total.log_()
+        ctx.save_for_backward(part, total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        part, total = ctx.saved_tensors
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient * (part - total).exp()
 
 
 def _processes() -> int:
