@@ -93,7 +93,9 @@ def goals_of(rows: list[dict]) -> list[dict]:
             fitted = [row for row in rows if row["what"] == what and row[key] is not None]
             worst = max(fitted, key=lambda row: row[key], default=None)
             text = f"{name} grows at most linearly with {what}: the largest exponent of a step"
-            why = "" if worst is None else f"the largest is that of {worst['step']}"
+            why = ""
+            if worst is not None:
+                why = f"the largest is that of {worst['step']}, {worst[f'{key}_low']:.2f} to {worst[f'{key}_high']:.2f}"
             made.append(goal(text, None if worst is None else worst[key], at_most=SLACK, why=why))
     return made
 

@@ -10,7 +10,7 @@ def slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float] | None:
         return None
     line = stats.linregress(np.log(x), np.log(y))
     half = stats.t.ppf(0.975, len(x) - 2) * line.stderr
-    return line.slope, line.slope - half, line.slope + half
+    return float(line.slope), float(line.slope - half), float(line.slope + half)
 
 
 def growth(more: np.ndarray, added: np.ndarray, noise: float, enough: float) -> tuple | str:

@@ -134,6 +134,7 @@ def goal(
     met = None
     if measured is not None:
         low, high = -math.inf if at_least is None else at_least, math.inf if at_most is None else at_most
+        measured = float(measured)  # NumPy's numbers are not JSON's
         met = low <= measured <= high
     return {"goal": what, "at_least": at_least, "at_most": at_most, "measured": measured, "met": met, "why": why}
 
@@ -167,7 +168,9 @@ def write(
         return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**head, "columns": columns, "rows": list(rows), "goals": list(goals)}, indent=1, allow_nan=False)
+    whole = {**head, "columns": columns, "rows": list(rows), "goals": list(goals)}
+    # What JSON does not know are NumPy's scalars.
+    text = json.dumps(whole, indent=1, allow_nan=False, default=lambda value: value.item())
     part = path.with_name(f"{path.name}.part")
     part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, path)

@@ -60,9 +60,10 @@ def test_a_goal_is_met_missed_or_open(measured, bounds, met):
 def test_what_is_written_is_whole_or_not_there(tmp_path):
     path = tmp_path / "new" / "x.json"
     head = report.header("x", "a claim", ["no-such-package"])
-    report.write(path, head, [{"way": "ours", "seconds": 1.0}], COLUMNS)
+    reached = report.goal("x", np.float64(1.0), at_least=np.float32(2.0))
+    report.write(path, head, [{"way": "ours", "seconds": np.float32(1.0)}], COLUMNS, [reached])
     found = json.loads(path.read_text())
-    assert found["rows"] == [{"way": "ours", "seconds": 1.0}] and found["goals"] == []
+    assert found["rows"] == [{"way": "ours", "seconds": 1.0}] and found["goals"][0]["met"] is False
     assert found["versions"]["no-such-package"] is None and found["machine"]["cores"] >= 1
     with pytest.raises(ValueError, match="JSON"):
         report.write(path, head, [{"seconds": float("nan")}])
