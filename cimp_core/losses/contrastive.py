@@ -137,12 +137,13 @@ def group_sums(columns: Tensor, column_group: Tensor, row_group: Tensor) -> tupl
 
     The mean of a row's logits over its positives is its product with their mean: no pair needs to be looked at.
     """
-    # The first place among all sorted ids stands for a group: `unique` would wait for the device to count them.
-    ids = torch.cat([row_group, column_group]).sort().values
-    row, column = torch.searchsorted(ids, row_group), torch.searchsorted(ids, column_group)
-    sums = columns.new_zeros(len(ids), columns.shape[1]).index_add(0, column, columns)
+    # The first place among the sorted ids stands for a group: `unique` would wait for the device to count them.
+    ids = column_group.sort().values
+    column, row = torch.searchsorted(ids, column_group), torch.searchsorted(ids, row_group).clamp(max=len(ids) - 1)
+    sums = torch.zeros_like(columns).index_add(0, column, columns)
     counts = columns.new_zeros(len(ids)).index_add(0, column, columns.new_ones(len(columns)))
-    return sums.index_select(0, row), counts[row]
+    present = ids[row] == row_group
+    return sums.index_select(0, row) * present[:, None], counts[row] * present
 
 
 def positive_sum(rows: Tensor, sums: Tensor, counts: Tensor, scale: Tensor) -> Tensor:
