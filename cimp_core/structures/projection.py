@@ -1,9 +1,12 @@
 """A crystal as a HAADF image shows it: a pattern of columns with two periods, and the pattern's Fourier coefficients.
 
-Atoms image incoherently: each counts with its cross section for scattering onto the detector, spread over its vibration
-and the range of the interaction, seen through the probe. This is the twin's detector and probe (`simulate`) without its
-channelling, which needs a table of its own for each crystal and direction: intensities of columns are therefore linear
-in their atoms, and only the mean of the image follows the plural scattering of a thick crystal.
+Atoms image incoherently: each counts with its cross section for scattering onto the detector, on its way out through
+the rest of the crystal too, spread over its vibration and the range of the interaction, seen through the probe. That is
+the twin's detector and probe (`simulate`). The twin's channelling needs a table of its own for each crystal and
+direction, too much for a library. In its place a part of the probe is held by the column, the more the stronger the
+column, until the column's own diffuse scattering has used it up; the rest spreads with depth as it would in vacuum.
+How strong, how long and how much brighter are three numbers, fitted to the twin's images of half of its crystals
+(bench/structures_model.py, which also says how the other half agrees).
 
 Positions in angstrom, spatial frequencies in 1/angstrom, in the plane across the beam. The first axis is along the
 first vector of the projected lattice.
@@ -12,23 +15,36 @@ first vector of the projected lattice.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from ..errors import OutOfRangeError
 from ..simulate import scattering
+from ..simulate.lattice_image import _PATHS as PATHS
 from ..simulate.lattice_image import DELOCALISATION
 from ..simulate.optics import Optics, transfer, wavelength
 from .crystals import Structure
 
-__all__ = ["IMAGE_MODEL", "Pattern", "Projection", "pattern", "project"]
+__all__ = ["HOLD", "IMAGE_MODEL", "Pattern", "Projection", "pattern", "project"]
 
-IMAGE_MODEL = 1
+IMAGE_MODEL = 2
 """Of the numbers that this module makes: libraries of another one are made again. A test holds reference values."""
 
 WEAKEST = 2e-3
 """Coefficients below this part of the strongest are left out."""
+
+HOLD = 0.98, 0.277, 2.58
+"""Of guided electrons: strength of a column at which it holds a large part of the probe [1], area over which a column
+absorbs [angstrom^2], brightness of its atoms relative to those in a probe that spreads."""
+
+_STRENGTH_AT = 0.5
+"""Where the scattering factor counts for the strength of a column [1/angstrom]: about the size of a bound state."""
+
+_DEPTHS = np.concatenate([[0.0], np.geomspace(8, 1000, 22)])
+"""Depths at which the spreading probe is tabulated [angstrom]; below it is spread out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,15 +180,16 @@ def pattern(
         thickness = structure.layers * projection.period
     edge = 2 * optics.convergence_angle / (wavelength(optics.voltage) * 1e10)
     g = _half_plane(projection.lattice, edge)
-    repeats, total, density = thickness / projection.period, np.zeros(len(g), complex), {}
-    for element, b, position in zip(structure.elements, structure.debye_waller, projection.positions, strict=True):
-        section, variance = _atom(element, float(b), inner, outer, optics.voltage)
-        shape = np.exp(-2 * math.pi**2 * variance * (g**2).sum(1) - 2j * math.pi * (g @ position))
-        total += section * repeats / projection.area * shape
-        key = element, float(b)
-        density[key] = density.get(key, 0.0) + repeats / projection.area
-    mean = float(scattering.plural_fraction(density, inner, outer, optics.convergence_angle, optics.voltage))
-    total *= transfer(optics, g[:, 0] * 1e10, g[:, 1] * 1e10) * np.sinc(g @ np.asarray(tilt, float) * thickness)
+    radius = np.hypot(*g.T)
+    kinds = list(zip(structure.elements, structure.debye_waller.tolist(), strict=True))
+    seen = _seen(projection, kinds, optics, inner, outer, thickness)
+    total, mean = np.zeros(len(g), complex), 0.0
+    for kind, position, (average, profile) in zip(kinds, projection.positions, seen, strict=True):
+        variance = _variance(*kind, inner, outer, optics.voltage)
+        shape = np.exp(-2 * math.pi**2 * variance * radius**2 - 2j * math.pi * (g @ position))
+        total += np.interp(radius, np.linspace(0, edge, len(profile)), profile) * shape
+        mean += average
+    total *= np.sinc(g @ np.asarray(tilt, float) * thickness)
     if not len(total):
         return Pattern(mean, g.astype(np.float32), total.astype(np.complex64))
     keep = np.abs(total) > WEAKEST * np.abs(total).max()
@@ -190,10 +207,64 @@ def _half_plane(lattice: np.ndarray, edge: float) -> np.ndarray:
     return g[np.hypot(*g.T) < edge]
 
 
-def _atom(element: str, b: float, inner: float, outer: float, voltage: float) -> tuple[float, float]:
-    """Cross section onto the detector [angstrom^2] and variance of an atom's source [angstrom^2]."""
+def _variance(element: str, b: float, inner: float, outer: float, voltage: float) -> float:
+    """Variance of an atom's source [angstrom^2]: its vibration, and the range of what scatters onto the detector."""
     atom, weights = scattering.atom(element, b, voltage), scattering.annulus(inner, outer, voltage)
     # Elastic scattering is counted as well: columns that interfere with themselves are part of channelling.
     shares = weights * (atom.diffuse + atom.elastic)
     inverse = float(np.sum(shares / np.maximum(scattering.G, 0.1) ** 2) / np.sum(shares))
-    return float(np.sum(weights * atom.diffuse)), b / (8 * math.pi**2) + DELOCALISATION**2 * inverse
+    return b / (8 * math.pi**2) + DELOCALISATION**2 * inverse
+
+
+@lru_cache(maxsize=64)
+def _spreading(optics: Optics, nodes: int = 65) -> np.ndarray:
+    """Transfer of a probe in vacuum at `_DEPTHS`, from the middle to the edge: (depths, nodes)."""
+    if optics.astigmatism:
+        raise OutOfRangeError("patterns are made for round probes: set the astigmatism to zero")
+    k = np.linspace(0, 2 * optics.convergence_angle / wavelength(optics.voltage), nodes)
+    at_depth = (replace(optics, defocus=optics.defocus - z * 1e-10) for z in _DEPTHS)
+    return np.stack([transfer(o, k, np.zeros(nodes)).real for o in at_depth])
+
+
+def _seen(
+    projection: Projection, kinds: list, optics: Optics, inner: float, outer: float, thickness: float
+) -> list[tuple[float, np.ndarray]]:
+    """Of each atom and its repeats: mean collected fraction, and transfer of the probe times that on `_spreading`."""
+    structure, voltage = projection.structure, optics.voltage
+    table = {kind: scattering.atom(*kind, voltage) for kind in set(kinds)}
+    loss = 0.0
+    for kind, count in Counter(kinds).items():
+        n = count / (projection.area * projection.period)
+        loss = loss + n * (table[kind].total_q - table[kind].total)
+    ring = scattering.annulus_q(inner, outer, optics.convergence_angle, voltage)
+    out = np.exp(PATHS[:, None] * loss)
+    section = {kind: (out * one.diffuse_q) @ ring for kind, one in table.items()}  # against the path that is left
+    depth = (np.arange(24) + 0.5) / 24 * thickness
+    spreading = _spreading(optics)
+    k = np.minimum(np.searchsorted(_DEPTHS, depth), len(_DEPTHS) - 1)
+    share = np.clip((depth - _DEPTHS[k - 1]) / (_DEPTHS[k] - _DEPTHS[k - 1]), 0, 1)[:, None]
+    free = spreading[k - 1] * (1 - share) + spreading[k] * share
+    strength, absorption = _columns(projection, kinds, table)
+    critical, absorbing_area, brightness = HOLD
+    held = 1 - np.exp(-((strength / critical) ** 2)) if not structure.layers else np.zeros(len(kinds))
+    repeats, found = thickness / projection.period / projection.area, {}
+    for key in {*zip(kinds, held.tolist(), absorption.tolist(), strict=True)}:
+        kind, part, absorbing = key
+        each = np.interp(thickness - depth, PATHS, section[kind]) * repeats / len(depth)
+        guided = part * np.exp(-depth * absorbing / absorbing_area)
+        mean = float(each @ (1 + (brightness - 1) * guided))
+        found[key] = mean, brightness * (each @ guided) * spreading[0] + (each * (1 - guided)) @ free
+    return [found[key] for key in zip(kinds, held.tolist(), absorption.tolist(), strict=True)]
+
+
+def _columns(projection: Projection, kinds: list, table: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Strength [1] of the column of each atom, and its diffuse cross section per length [angstrom]."""
+    fractions = projection.positions @ np.linalg.inv(projection.lattice)
+    apart = fractions[:, None] - fractions
+    apart = (apart - np.rint(apart)) @ projection.lattice
+    together = (apart**2).sum(-1) < 0.4**2
+    g = np.array([_STRENGTH_AT])
+    factor = [float(scattering.scattering_factor(e, g)[0]) * math.exp(-b * _STRENGTH_AT**2 / 4) for e, b in kinds]
+    diffuse = [table[kind].diffuse_total for kind in kinds]
+    strength, absorption = (together @ np.array([factor, diffuse]).T / projection.period).T
+    return np.round(strength, 6), np.round(absorption, 6)
