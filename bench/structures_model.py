@@ -3,10 +3,10 @@
     python bench/structures_model.py                 # about 2 minutes of one CPU core
     python bench/structures_model.py --fit           # fit `projection.HOLD` anew: about 5 minutes
 
-The twin's images follow channelling by a table for each crystal and direction; a library cannot. Of the twin's crystals,
-in alphabetical order, every other one was fitted to, and only at 24 mrad and from 60 mrad. The others, the other angles and
-the stored multislice results were not. Printed are, over crystals and directions: the correlation of images without
-their means; contrast (standard deviation over mean) and mean, library over twin.
+The twin's images follow channelling by a table for each crystal and direction; a library cannot. Of the twin's
+crystals, in alphabetical order, every other one was fitted to, and only at 24 mrad and from 60 mrad. The others, the
+other angles and the stored multislice results were not. Printed are, over crystals and directions: the correlation of
+images without their means; contrast (standard deviation over mean) and mean, library over twin.
 """
 
 import argparse

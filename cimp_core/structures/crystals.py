@@ -115,7 +115,10 @@ def from_pymatgen(structure: PymatgenStructure, name: str, source: str, prototyp
         )
     elements = [site.specie.symbol for site in structure]  # without oxidation states
     for element in set(elements):
-        atomic_number(element)
+        try:
+            atomic_number(element)
+        except OutOfRangeError as error:
+            raise OutOfRangeError(f"{source}: {error}") from None
     if len(structure) > 1 and (near := structure.distance_matrix[np.triu_indices(len(structure), 1)].min()) < 0.5:
         raise OutOfRangeError(f"{source}: two atoms are {near:.2f} angstrom apart; mend the file")
     kinds = sorted(set(elements))
@@ -123,12 +126,14 @@ def from_pymatgen(structure: PymatgenStructure, name: str, source: str, prototyp
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # spglib announces its next release
         # Not idealised: an idealised cell is turned, and conventional and primitive one would no longer fit together.
-        conventional = spglib.standardize_cell(cell, to_primitive=False, no_idealize=True, symprec=SYMMETRY)
         primitive = spglib.standardize_cell(cell, to_primitive=True, no_idealize=True, symprec=SYMMETRY)
-        if conventional is None or primitive is None:
+        symmetry = primitive and spglib.get_symmetry_dataset(primitive, symprec=SYMMETRY)
+        if symmetry is None:
             raise OutOfRangeError(f"{source}: spglib finds no symmetry within {SYMMETRY} angstrom")
-        symmetry = spglib.get_symmetry_dataset(conventional, symprec=SYMMETRY)
+        conventional = spglib.standardize_cell(primitive, to_primitive=False, no_idealize=True, symprec=SYMMETRY)
     lattice, sites, numbers = primitive
+    change = np.linalg.inv(lattice.T) @ conventional[0].T  # from conventional indices to primitive ones
+    rotations = np.rint(np.linalg.inv(change) @ symmetry.rotations @ change).astype(int)
     formula = structure.composition.reduced_formula
     return Structure(
         name=name,
@@ -141,7 +146,7 @@ def from_pymatgen(structure: PymatgenStructure, name: str, source: str, prototyp
         elements=tuple(kinds[i] for i in numbers),
         sites=np.array(sites, float) % 1,
         debye_waller=np.full(len(numbers), DEBYE_WALLER),
-        rotations=np.unique(np.array(symmetry.rotations, int), axis=0),
+        rotations=np.unique(rotations, axis=0),
         source=source,
     )
 
@@ -184,20 +189,23 @@ def prototypes(most_sites: int = 40) -> tuple[Structure, ...]:
     require_pymatgen()
     from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 
-    found, names = [], set()
+    found: dict[str, Structure] = {}
     for entry in AFLOW_PROTOTYPE_LIBRARY:
-        tags = entry["tags"]
-        label = tags["aflow"]
-        if not entry["snl"].structure.is_ordered or len(entry["snl"].structure) > 4 * most_sites:
-            continue
-        try:
-            one = from_pymatgen(entry["snl"].structure, label, aflow_name(tags), label)
-        except CimpError:  # an element that has no scattering factor
-            continue
-        if len(one.elements) <= most_sites and label not in names:
-            names.add(label)
-            found.append(one)
-    return tuple(found)
+        one = prototype(entry)
+        if one is not None and len(one.elements) <= most_sites:
+            found.setdefault(one.name, one)
+    return tuple(found.values())
+
+
+def prototype(entry: dict) -> Structure | None:
+    """One of pymatgen's; None where sites are shared, or an element has no scattering factor."""
+    structure, label = entry["snl"].structure, entry["tags"]["aflow"]
+    if not structure.is_ordered:
+        return None
+    try:
+        return from_pymatgen(structure, label, aflow_name(entry["tags"]), label)
+    except CimpError:
+        return None
 
 
 def zone_axes(structure: Structure, highest: int = 2, both_sides: bool = False) -> list[tuple[int, int, int]]:

@@ -30,13 +30,13 @@ from .crystals import Structure
 
 __all__ = ["HOLD", "IMAGE_MODEL", "Pattern", "Projection", "pattern", "project"]
 
-IMAGE_MODEL = 2
+IMAGE_MODEL = 3
 """Of the numbers that this module makes: libraries of another one are made again. A test holds reference values."""
 
 WEAKEST = 2e-3
 """Coefficients below this part of the strongest are left out."""
 
-HOLD = 0.98, 0.277, 2.58
+HOLD = 1.02, 0.296, 2.56
 """Of guided electrons: strength of a column at which it holds a large part of the probe [1], area over which a column
 absorbs [angstrom^2], brightness of its atoms relative to those in a probe that spreads."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import CimpError, OutOfRangeError
 from ..simulate.structures import CRYSTALS
-from .crystals import Structure, aflow_name, from_cif, from_pymatgen, prototypes, require_pymatgen
+from .crystals import Structure, aflow_name, from_cif, from_pymatgen, prototype, prototypes, require_pymatgen
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure as PymatgenStructure
@@ -82,8 +82,12 @@ def _found(source: Any) -> Iterable[Structure]:
         return [s for path in paths for s in from_cif(path)]
     if Path(name).suffix.lower() == ".cif" or os.path.exists(name):
         return from_cif(name)
-    known = {one.name: one for one in prototypes()}
-    return [known[name]] if name in known else _of_elements(name)
+    require_pymatgen()
+    from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+
+    named = (prototype(entry) for entry in AFLOW_PROTOTYPE_LIBRARY if entry["tags"]["aflow"] == name)
+    one = next((one for one in named if one is not None), None)
+    return _of_elements(name) if one is None else [one]
 
 
 def crystal(name: str) -> Structure:
@@ -117,7 +121,7 @@ def _of_elements(name: str) -> list[Structure]:
     return decorated([e.symbol for e in formula.elements], formula.reduced_formula)
 
 
-def decorated(elements: list[str], formula: str | None = None) -> list[Structure]:
+def decorated(elements: list[str], formula: str | None = None, most_sites: int = 40) -> list[Structure]:
     """The prototypes with as many species, each with the given elements in every order that makes a difference.
 
     Cells are scaled to the volume at which the shortest bonds have the lengths known of their elements (pymatgen's
@@ -127,6 +131,8 @@ def decorated(elements: list[str], formula: str | None = None) -> list[Structure
     ----------
     formula : str, optional
         Reduced formula; others are left out.
+    most_sites : int
+        Of the primitive cell.
 
     Raises
     ------
@@ -134,12 +140,10 @@ def decorated(elements: list[str], formula: str | None = None) -> list[Structure
         No prototype fits.
     """
     found = []
-    for label, name, prototype in _ordered_prototypes():
-        species, seen = prototype.elements, set()
-        if len(species) != len(elements):
-            continue
+    for label, name, plain in _ordered_prototypes(len(elements)):
+        species, seen = plain.elements, set()
         for order in itertools.permutations(elements):
-            made = prototype.copy()
+            made = plain.copy()
             made.replace_species(dict(zip(species, order, strict=True)))
             if formula and made.composition.reduced_formula != formula:
                 continue
@@ -151,30 +155,30 @@ def decorated(elements: list[str], formula: str | None = None) -> list[Structure
             try:
                 made = made.copy()
                 made.scale_lattice(_volume(made))
-                found.append(from_pymatgen(made, f"{made.composition.reduced_formula} {label}", source, label))
+                one = from_pymatgen(made, f"{made.composition.reduced_formula} {label}", source, label)
             except CimpError:
                 if len(elements) == 1:
                     raise  # no scattering factor: so of every prototype
                 continue
+            if len(one.elements) <= most_sites:
+                found.append(one)
     if not found:
         raise OutOfRangeError(f"no prototype fits {formula or '-'.join(elements)}: give a CIF file instead")
     return found
 
 
 @cache
-def _ordered_prototypes(most_sites: int = 40) -> list[tuple[str, str, PymatgenStructure]]:
-    """Label, name and structure of those of `prototypes`, whatever their elements."""
+def _ordered_prototypes(species: int) -> list[tuple[str, str, PymatgenStructure]]:
+    """Label, name and structure of those of `prototypes` that have as many species, whatever these are."""
     from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 
     found = {}
     for entry in AFLOW_PROTOTYPE_LIBRARY:
         structure, label = entry["snl"].structure, entry["tags"]["aflow"]
-        if structure.is_ordered and label not in found:
-            primitive = structure.get_primitive_structure() if len(structure) > most_sites else structure
-            if len(primitive) <= most_sites:
-                plain = primitive.copy()
-                plain.remove_oxidation_states()
-                found[label] = label, aflow_name(entry["tags"]), plain
+        if structure.is_ordered and len(structure.composition) == species and label not in found:
+            plain = structure.copy()
+            plain.remove_oxidation_states()
+            found[label] = label, aflow_name(entry["tags"]), plain
     return list(found.values())
 
 
