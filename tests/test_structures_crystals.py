@@ -119,10 +119,10 @@ def test_decorated_prototypes_have_the_formula_and_about_the_lengths():
     a = abs(np.linalg.det(cubic.lattice)) ** (1 / 3)
     assert a == pytest.approx(4.15, rel=0.07)  # angstrom, measured at high temperature, where it is cubic
     assert "guess" in cubic.source
-    rocksalt = [s for s in st.decorated(["Mg", "O"], "MgO") if s.prototype == "AB_cF8_225_a_b"]
+    rocksalt = [s for s in st.decorate(["Mg", "O"], "MgO") if s.prototype == "AB_cF8_225_a_b"]
     assert len(rocksalt) == 1  # MgO and OMg are the same crystal
     with pytest.raises(OutOfRangeError, match="no prototype fits"):
-        st.decorated(["H", "He", "Li", "Be", "B", "C"])
+        st.decorate(["H", "He", "Li", "Be", "B", "C"])
 
 
 def test_the_prototypes_are_many_and_of_many_space_groups():

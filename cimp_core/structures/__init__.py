@@ -4,7 +4,7 @@ from .crystals import Structure, from_cif, from_pymatgen, prototypes, zone_axes
 from .library import Entry, Library, Settings, library
 from .library_files import open_library, save_library
 from .projection import Pattern, Projection, pattern, project
-from .sources import decorated, find_structures
+from .sources import decorate, find_structures
 from .views import View, collected, recorded
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Structure",
     "View",
     "collected",
-    "decorated",
+    "decorate",
     "find_structures",
     "from_cif",
     "from_pymatgen",

@@ -21,7 +21,7 @@ from .crystals import Structure, aflow_name, from_cif, from_pymatgen, prototype,
 if TYPE_CHECKING:
     from pymatgen.core import Structure as PymatgenStructure
 
-__all__ = ["LENGTH_ERROR", "crystal", "decorated", "find_structures"]
+__all__ = ["LENGTH_ERROR", "crystal", "decorate", "find_structures"]
 
 LENGTH_ERROR = 0.07
 """Largest error seen of the lengths of decorated prototypes, in a check of nine common crystals: they are a guess."""
@@ -108,7 +108,7 @@ def _of_elements(name: str) -> list[Structure]:
 
     parts = name.split("-")
     if all(Element.is_valid_symbol(part) for part in parts) and len(set(parts)) == len(parts):
-        return decorated(parts)
+        return decorate(parts)
     try:
         formula = Composition(name)
     except ValueError:
@@ -118,10 +118,10 @@ def _of_elements(name: str) -> list[Structure]:
             f"{name}: no prototype, crystal, file, formula ('SrHfO3') or elements ('Sr-Ti-O') of that name; "
             f"crystals are {', '.join(CRYSTALS)}"
         )
-    return decorated([e.symbol for e in formula.elements], formula.reduced_formula)
+    return decorate([e.symbol for e in formula.elements], formula.reduced_formula)
 
 
-def decorated(elements: list[str], formula: str | None = None, most_sites: int = 40) -> list[Structure]:
+def decorate(elements: list[str], formula: str | None = None, most_sites: int = 40) -> list[Structure]:
     """The prototypes with as many species, each with the given elements in every order that makes a difference.
 
     Cells are scaled to the volume at which the shortest bonds have the lengths known of their elements (pymatgen's
