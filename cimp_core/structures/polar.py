@@ -16,7 +16,18 @@ from scipy import ndimage
 from ..errors import OutOfRangeError
 from .projection import Pattern
 
-__all__ = ["ANGLES", "RADII", "Overlap", "PolarMap", "correlate", "of_image", "of_pattern", "prepared"]
+__all__ = [
+    "ANGLES",
+    "RADII",
+    "Overlap",
+    "PolarMap",
+    "correlate",
+    "moved",
+    "of_image",
+    "of_pattern",
+    "overlaps",
+    "prepared",
+]
 
 LOWEST, OCTAVES, PER_OCTAVE, DIRECTIONS = 0.08, 5, 16, 96
 RADII = LOWEST * 2.0 ** ((np.arange(OCTAVES * PER_OCTAVE) + 0.5) / PER_OCTAVE)
@@ -124,7 +135,7 @@ def of_image(image: np.ndarray, pixel_size: float) -> PolarMap:
             f"{columns} x {rows} pixels of {pixel_size:g} angstrom show no lattice: use finer pixels or a larger field"
         )
     power = np.fft.fftshift(np.abs(np.fft.fft2(windowed)) ** 2) / (rows * columns)
-    floor = _floor(power)
+    floor = floor_of(power)
     excess = np.maximum(power - ABOVE_FLOOR * floor, 0).astype(np.float32)
     sampled, area = _samples(rows, columns, pixel_size)
     cells = ndimage.map_coordinates(excess, sampled, order=1, mode="constant").reshape(len(RADII), 4, DIRECTIONS, 4)
@@ -168,35 +179,43 @@ def of_pattern(pattern: Pattern, field: float, pixel_size: float | None = None, 
 def correlate(query: PolarMap, other: PolarMap, stretch: float = 0.05, mirror: bool = True) -> Overlap:
     """The best overlap of two maps over rotation, a change of scale of at most `stretch`, and view from behind.
 
-    The overlap is that of unit vectors over the radii that both know.
+    The overlap is that of unit vectors over the radii that both know; -1 if there is none.
     """
+    return next(iter(overlaps(query, other, stretch, mirror, 1)), Overlap(-1.0, 0.0, 1.0, False))
+
+
+def overlaps(query: PolarMap, other: PolarMap, stretch: float = 0.05, mirror: bool = True, count: int = 3):
+    """The `count` best overlaps (`correlate`) that are peaks of their own along the rotation, best first: a list."""
     reach = math.ceil(math.log2(1 + stretch) * PER_OCTAVE - 1e-9) if stretch > 0 else 0
-    best = Overlap(-1.0, 0.0, 1.0, False)
+    curves, steps = [], range(-reach, reach + 1)
     first = np.fft.rfft(query.values, axis=1)
-    for moved in range(-reach, reach + 1):
-        shifted, known = _moved(other.values, moved), _moved(other.known, moved) & query.known
-        length = np.linalg.norm(query.values[known]) * np.linalg.norm(shifted[known])
-        if not length:
-            continue
-        for mirrored in (False, True)[: 1 + mirror]:
-            second = np.fft.rfft(shifted[known], axis=1)
-            product = first[known] * (second if mirrored else second.conj())
-            curve = np.fft.irfft(product.sum(0), DIRECTIONS) / length
-            at = int(np.argmax(curve))
-            if curve[at] > best.score:
-                scale = 2.0 ** (moved / PER_OCTAVE)
-                best = Overlap(float(curve[at]), at * math.pi / DIRECTIONS, scale, mirrored)
-    return best
+    for by in steps:
+        shifted, known = moved(other.values, by), moved(other.known, by) & query.known
+        length = float(np.linalg.norm(query.values[known]) * np.linalg.norm(shifted[known]))
+        second = np.fft.rfft(shifted[known], axis=1)
+        products = [(first[known] * second.conj()).sum(0)] + [(first[known] * second).sum(0)] * mirror
+        curves.append(
+            np.fft.irfft(products, DIRECTIONS, axis=1) / length if length else np.full((1 + mirror, 96), -1.0)
+        )
+    curves = np.stack(curves)  # scale, mirrored, rotation
+    best_scale, over = curves.argmax(0), curves.max(0)
+    peaks = (over >= np.roll(over, 1, 1)) & (over >= np.roll(over, -1, 1)) & (over > 0)
+    found = [(float(over[i, j]), int(i), int(j)) for i, j in zip(*np.nonzero(peaks), strict=True)]
+    found.sort(key=lambda f: -f[0])
+    return [
+        Overlap(score, at * math.pi / DIRECTIONS, 2.0 ** (steps[best_scale[side, at]] / PER_OCTAVE), bool(side))
+        for score, side, at in found[:count]
+    ]
 
 
-def _moved(values: np.ndarray, by: int) -> np.ndarray:
-    """Along the first axis, with zeros where nothing comes from."""
-    moved = np.zeros_like(values)
+def moved(values: np.ndarray, by: int) -> np.ndarray:
+    """A map, or what is known of it, `by` bins further out, with zeros where nothing comes from."""
+    out = np.zeros_like(values)
     if by >= 0:
-        moved[by:] = values[: len(values) - by]
+        out[by:] = values[: len(values) - by]
     else:
-        moved[:by] = values[-by:]
-    return moved
+        out[:by] = values[-by:]
+    return out
 
 
 def _known(pixel_size: float, field: float) -> np.ndarray:
@@ -208,7 +227,7 @@ def _finished(energy: np.ndarray, known: np.ndarray) -> np.ndarray:
     return (values / max(float(np.linalg.norm(values)), 1e-300)).astype(np.float32)
 
 
-def _floor(power: np.ndarray) -> np.ndarray:
+def floor_of(power: np.ndarray) -> np.ndarray:
     """Noise at each place of a centred power spectrum: a low quantile of each ring, as peaks fill little of it."""
     ring, order, starts = _rings(*power.shape)
     exponential = -math.log(1 - FLOOR_QUANTILE)  # quantile of an exponential distribution over its mean
@@ -227,6 +246,12 @@ def _rings(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     ring = np.minimum((size / size.max() * 32).astype(int), 31)
     order = np.argsort(ring.ravel(), kind="stable")
     return ring, order, np.searchsorted(ring.ravel()[order], np.arange(1, 32))
+
+
+@lru_cache(maxsize=8)
+def corner(rows: int, columns: int) -> np.ndarray:
+    """Places of a centred spectrum in its outer third, where a probe carries little: (rows, columns) bool."""
+    return _rings(rows, columns)[0] >= 21
 
 
 @lru_cache(maxsize=8)
