@@ -204,8 +204,8 @@ def lay(query: Query, pattern: Pattern, start: Overlap) -> list[Fit]:
     matrix = scales[s] * turns[a]
     for width in (0.7, 0.5, 0.5):
         matrix = _pulled(query, g, size, matrix, width)
-    shifts = _placed(query, g, c, matrix)
-    return [_scored(query, pattern, matrix, shift, turned) for shift, turned in shifts]
+    sums = _Sums.of(query, g @ matrix.T)
+    return [_scored(query, g, c, matrix, shift, turned, sums) for shift, turned in _placed(g, c, sums.seen)]
 
 
 def _pulled(query: Query, g: np.ndarray, size: np.ndarray, matrix: np.ndarray, width: float) -> np.ndarray:
@@ -236,9 +236,8 @@ def _transform(query: Query, g: np.ndarray) -> np.ndarray:
     return ((down @ query.image) * along).sum(1) / query.image.size
 
 
-def _placed(query: Query, g: np.ndarray, c: np.ndarray, matrix: np.ndarray) -> list[tuple[np.ndarray, bool]]:
+def _placed(g: np.ndarray, c: np.ndarray, seen: np.ndarray) -> list[tuple[np.ndarray, bool]]:
     """Where in its cell the pattern lies best, as it is and after half a turn."""
-    seen = _transform(query, g @ matrix.T)
     # The shifts that matter fill the cell that the strongest frequencies span; a grid in both of its directions.
     basis = _basis(g)
     whole = np.rint(g @ np.linalg.inv(basis)).astype(int)
@@ -294,30 +293,35 @@ def _amplitudes(g: np.ndarray, c: np.ndarray, fit: Fit) -> np.ndarray:
     return c * np.exp(-2j * np.pi * (g @ fit.shift) - fit.envelope * (g**2).sum(1))
 
 
-def _scored(query: Query, pattern: Pattern, matrix, shift, turned: bool, envelope: float = 0.0) -> Fit:
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """The image's Fourier sums at some frequencies, and the products of these waves with one another."""
+
+    seen: np.ndarray
+    gram: np.ndarray
+    opposite: np.ndarray
+
+    @classmethod
+    def of(cls, query: Query, at: np.ndarray) -> _Sums:
+        return cls(_transform(query, at), *_grams(query, at))
+
+
+def _scored(query: Query, g, c, matrix, shift, turned: bool, sums: _Sums, envelope: float = 0.0) -> Fit:
     """Contrast and scores of a pattern in its place, from the image's Fourier sums alone."""
-    g, c = _terms(query, pattern)
     fit = Fit(matrix, np.asarray(shift, float), turned, 1.0, 0.0, envelope, 0.0, 0.0, 0.0)
-    at, a = g @ matrix.T, _amplitudes(g, c, fit)
-    seen, gram, gram_minus = _transform(query, at), *_grams(query, at)
+    a, seen = _amplitudes(g, c, fit), sums.seen
     inner = 2 * float((seen * a.conj()).real.sum())
-    norm = 2 * float((a.conj() @ gram @ a + a @ gram_minus @ a).real)
-    contrast = max(inner, 0.0) / max(norm, 1e-30)
-    signal = 1 - query.noise
+    norm = 2 * float((a.conj() @ sums.gram @ a + a @ sums.opposite @ a).real)
+    contrast, signal = max(inner, 0.0) / max(norm, 1e-30), 1 - query.noise
     # Free coefficients: least squares with a little ease where peaks overlap; each also takes a share of noise.
-    free = np.linalg.solve(gram + 0.05 * np.eye(len(a)), seen)
+    free = np.linalg.solve(sums.gram + 0.05 * np.eye(len(a)), seen)
     noise = query.noise / query.image.size
     power = 2 * float((seen.conj() @ free).real) - 2 * len(a) * noise
     strong = np.sqrt(np.maximum(np.abs(seen) ** 2 - noise, 0)) ** 0.5
     weak = np.abs(a) ** 0.5
     found = float(strong @ weak / max(np.linalg.norm(strong) * np.linalg.norm(weak), 1e-30))
-    return replace(
-        fit,
-        contrast=contrast,
-        explained=contrast * max(inner, 0.0) / signal,
-        lattice=min(power / signal, 1.5),
-        found=found,
-    )
+    explained = contrast * max(inner, 0.0) / signal
+    return replace(fit, contrast=contrast, explained=explained, lattice=min(power / signal, 1.5), found=found)
 
 
 def _grams(query: Query, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -393,6 +397,7 @@ def refine(query: Query, pattern: Pattern, fit: Fit, steps: int = STEPS, error: 
             shift=current.shift + step[6:8],
             envelope=float(np.clip(current.envelope + step[8], -0.5, 2.0)),
         )
-    scored = _scored(query, pattern, best.matrix, best.shift, best.turned, best.envelope)
+    sums = _Sums.of(query, g @ best.matrix.T)
+    scored = _scored(query, g, c, best.matrix, best.shift, best.turned, sums, best.envelope)
     explained = (1 - last / image.size) / (1 - query.noise)
     return replace(scored, contrast=best.contrast, offset=best.offset, explained=explained)
