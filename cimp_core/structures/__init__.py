@@ -1,1 +1,31 @@
 """Which crystal is this? Simulated libraries of crystals, and the search for the one that a micrograph shows."""
+
+from .crystals import Structure, from_cif, from_pymatgen, prototypes, zone_axes
+from .library import Entry, Library, Settings, library
+from .library_files import open_library, save_library
+from .projection import Pattern, Projection, pattern, project
+from .sources import decorated, find_structures
+from .views import View, collected, recorded
+
+__all__ = [
+    "Entry",
+    "Library",
+    "Pattern",
+    "Projection",
+    "Settings",
+    "Structure",
+    "View",
+    "collected",
+    "decorated",
+    "find_structures",
+    "from_cif",
+    "from_pymatgen",
+    "library",
+    "open_library",
+    "pattern",
+    "project",
+    "prototypes",
+    "recorded",
+    "save_library",
+    "zone_axes",
+]

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from ..simulate.scattering import atomic_number
 if TYPE_CHECKING:
     from pymatgen.core import Structure as PymatgenStructure
 
-__all__ = ["Structure", "from_cif", "from_pymatgen", "prototypes"]
+__all__ = ["Structure", "from_cif", "from_pymatgen", "mirrored", "period", "prototypes", "zone_axes"]
 
 DEBYE_WALLER = 0.5
 """B of every atom [angstrom^2] where nothing is known of it: the middle of what crystals have at room temperature."""
@@ -60,7 +61,9 @@ class Structure:
     rotations : (r, 3, 3) int array
         The crystal class: each maps conventional indices [uvw], as columns, on equivalent ones.
     source : str
-        Where it comes from.
+        Where it comes from, and what of it is a guess.
+    layers : int
+        Unit cells of a free-standing sheet, which is looked at along [001]; 0 for a bulk crystal.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Structure:
     debye_waller: np.ndarray
     rotations: np.ndarray
     source: str
+    layers: int = 0
 
     def __repr__(self) -> str:
         return f"<Structure {self.name}: {self.formula}, {self.space_group_symbol} ({self.space_group})>"
@@ -83,6 +87,12 @@ class Structure:
     def volume_per_atom(self) -> float:
         """[angstrom^3]"""
         return abs(float(np.linalg.det(self.lattice))) / len(self.elements)
+
+
+def require_pymatgen() -> None:
+    """Say in one line what to install where it is not."""
+    if find_spec("pymatgen") is None or find_spec("spglib") is None:
+        raise CimpError("crystals are made by pymatgen and spglib: pip install cimp-core[structures]")
 
 
 def from_pymatgen(structure: PymatgenStructure, name: str, source: str, prototype: str | None = None) -> Structure:
@@ -94,6 +104,7 @@ def from_pymatgen(structure: PymatgenStructure, name: str, source: str, prototyp
         A site is partly occupied, two atoms lie on one another, an element has no scattering factor, or spglib finds
         no symmetry.
     """
+    require_pymatgen()
     import spglib
 
     if not structure.is_ordered:
@@ -145,6 +156,7 @@ def from_cif(path: str | Path) -> list[Structure]:
     OutOfRangeError
         As of `from_pymatgen`.
     """
+    require_pymatgen()
     from pymatgen.io.cif import CifParser
 
     path = Path(path)
@@ -160,9 +172,16 @@ def from_cif(path: str | Path) -> list[Structure]:
     return [from_pymatgen(s, name, str(path)) for s, name in zip(found, names, strict=True)]
 
 
+def aflow_name(tags: dict) -> str:
+    """Label of a prototype with the mineral and the Strukturbericht's symbol that it goes by."""
+    others = [tags[key] for key in ("mineral", "strukturbericht") if tags.get(key) not in (None, "None")]
+    return f"AFLOW {tags['aflow']}" + (f" ({', '.join(others)})" if others else "")
+
+
 @cache
 def prototypes(most_sites: int = 40) -> tuple[Structure, ...]:
     """The ordered structures of the AFLOW library of prototypes with at most `most_sites` in the primitive cell."""
+    require_pymatgen()
     from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 
     found, names = [], set()
@@ -172,7 +191,7 @@ def prototypes(most_sites: int = 40) -> tuple[Structure, ...]:
         if not entry["snl"].structure.is_ordered or len(entry["snl"].structure) > 4 * most_sites:
             continue
         try:
-            one = from_pymatgen(entry["snl"].structure, label, f"AFLOW {label}", label)
+            one = from_pymatgen(entry["snl"].structure, label, aflow_name(tags), label)
         except CimpError:  # an element that has no scattering factor
             continue
         if len(one.elements) <= most_sites and label not in names:
@@ -181,8 +200,8 @@ def prototypes(most_sites: int = 40) -> tuple[Structure, ...]:
     return tuple(found)
 
 
-def zone_axes(structure: Structure, highest: int = 2) -> list[tuple[int, int, int]]:
-    """Directions [uvw] up to an index, one of each set that the crystal's class, or a view from below, makes equal.
+def zone_axes(structure: Structure, highest: int = 2, both_sides: bool = False) -> list[tuple[int, int, int]]:
+    """Directions [uvw] up to an index, one of each set that the crystal's class makes equal.
 
     In the axes of the conventional cell, those with the shortest period along the beam first.
 
@@ -190,17 +209,34 @@ def zone_axes(structure: Structure, highest: int = 2) -> list[tuple[int, int, in
     ----------
     highest : int
         Largest absolute value of an index.
+    both_sides : bool
+        The view from below is the mirror image of that from above. Where no symmetry makes the two equal, the
+        opposite direction is listed as well, after the first.
     """
     if highest < 1:
         raise OutOfRangeError(f"highest index {highest}: a zone axis needs at least 1")
+    if structure.layers:
+        return [(0, 0, 1)]
     reach = range(-highest, highest + 1)
     every = [v for v in ((u, w, t) for u in reach for w in reach for t in reach) if math.gcd(*v) == 1]
     classes: dict[tuple[int, int, int], None] = {}
     for direction in every:
         images = structure.rotations @ np.array(direction)
-        classes[max(tuple(map(int, v)) for v in np.concatenate([images, -images]))] = None
-    # The representative is one with the fewest negative and largest leading indices, as people name them.
-    return sorted(classes, key=lambda v: (period(structure, v), [-i for i in v]))
+        alike = [tuple(map(int, v)) for v in np.concatenate([images, -images])]
+        # Named as people do: small indices, few of them negative, the largest first.
+        classes[min(alike, key=lambda v: (max(map(abs, v)), sum(i < 0 for i in v), [-i for i in v]))] = None
+    found = sorted(classes, key=lambda v: (period(structure, v), [-i for i in v]))
+    if not both_sides:
+        return found
+    return [side for v in found for side in ([v] if mirrored(structure, v) else [v, tuple(-i for i in v)])]
+
+
+def mirrored(structure: Structure, zone: tuple[int, int, int]) -> bool:
+    """Whether the image along a zone axis is, but for a turn and a shift, its own mirror image."""
+    images = structure.rotations @ np.array(zone)
+    # Of a symmetry that keeps the direction or turns it round, what it does across the beam is a turn or a mirror.
+    signs = (images == zone).all(1).astype(int) - (images == np.negative(zone)).all(1)
+    return bool(np.any(np.rint(np.linalg.det(structure.rotations)) * signs < 0))
 
 
 def period(structure: Structure, zone: Iterable[int]) -> float:

@@ -5,8 +5,8 @@ and the range of the interaction, seen through the probe. This is the twin's det
 channelling, which needs a table of its own for each crystal and direction: intensities of columns are therefore linear
 in their atoms, and only the mean of the image follows the plural scattering of a thick crystal.
 
-Positions in angstrom, spatial frequencies in 1/angstrom, in the plane across the beam. The first axis is along the first
-vector of the projected lattice.
+Positions in angstrom, spatial frequencies in 1/angstrom, in the plane across the beam. The first axis is along the
+first vector of the projected lattice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from ..simulate.lattice_image import DELOCALISATION
 from ..simulate.optics import Optics, transfer, wavelength
 from .crystals import Structure
 
-__all__ = ["Pattern", "Projection", "pattern", "project"]
+__all__ = ["IMAGE_MODEL", "Pattern", "Projection", "pattern", "project"]
+
+IMAGE_MODEL = 1
+"""Of the numbers that this module makes: libraries of another one are made again. A test holds reference values."""
 
 WEAKEST = 2e-3
 """Coefficients below this part of the strongest are left out."""
@@ -121,7 +124,7 @@ def _complement(along: np.ndarray) -> np.ndarray:
 
 
 def _reduced(vectors: np.ndarray) -> np.ndarray:
-    """The shortest basis (2, n) of the same lattice, the shorter vector first (Gauss), at an angle of 60 to 90 degrees."""
+    """The shortest basis (2, n) of the same lattice, the shorter vector first, at 60 to 90 degrees (Gauss)."""
     a, b = vectors
     while True:
         if a @ a > b @ b:
@@ -143,7 +146,7 @@ def pattern(
     inner, outer : float
         Collection range [rad].
     thickness : float
-        [angstrom]
+        [angstrom]; a free-standing sheet has its own.
     tilt : (float, float)
         Of the columns against the beam, along x and y [rad]: they are smeared over its product with the thickness.
 
@@ -157,6 +160,8 @@ def pattern(
             f"inner {inner:g}, outer {outer:g} rad, thickness {thickness:g} angstrom: nothing is seen"
         )
     structure = projection.structure
+    if structure.layers:
+        thickness = structure.layers * projection.period
     edge = 2 * optics.convergence_angle / (wavelength(optics.voltage) * 1e10)
     g = _half_plane(projection.lattice, edge)
     repeats, total, density = thickness / projection.period, np.zeros(len(g), complex), {}

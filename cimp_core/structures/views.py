@@ -1,4 +1,4 @@
-"""Pictures of a crystal's pattern: any pixel size, direction, place and distortion of the scan, with or without noise."""
+"""Pictures of a crystal's pattern: any pixel size, direction, place and distortion of the scan; their noise."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def collected(pattern: Pattern, view: View) -> np.ndarray:
 
 
 def recorded(fraction: np.ndarray, electrons: float, rng: np.random.Generator, spread: float = 0.5) -> np.ndarray:
-    """Counts of an image at a dose: (rows, columns) float32, one for each detected electron but for their pulse heights.
+    """Counts of an image at a dose, (rows, columns) float32: one for each detected electron but for pulse heights.
 
     Parameters
     ----------
