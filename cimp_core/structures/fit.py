@@ -233,7 +233,8 @@ def _transform(query: Query, g: np.ndarray) -> np.ndarray:
     x, y = query.axes
     down = np.exp(-2j * np.pi * np.outer(g[:, 1], y)).astype(np.complex64)
     along = np.exp(-2j * np.pi * np.outer(g[:, 0], x)).astype(np.complex64)
-    return ((down @ query.image) * along).sum(1) / query.image.size
+    both = np.concatenate([down.real, down.imag]) @ query.image
+    return ((both[: len(g)] + 1j * both[len(g) :]) * along).sum(1) / query.image.size
 
 
 def _placed(g: np.ndarray, c: np.ndarray, seen: np.ndarray) -> list[tuple[np.ndarray, bool]]:
@@ -257,7 +258,8 @@ def _placed(g: np.ndarray, c: np.ndarray, seen: np.ndarray) -> list[tuple[np.nda
 def _basis(g: np.ndarray) -> np.ndarray:
     """(2, 2) rows: the shortest basis of the lattice that frequencies lie on."""
     size = np.hypot(*g.T)
-    every = np.concatenate([g, (g[:, None] - g[None]).reshape(-1, 2), (g[:, None] + g[None]).reshape(-1, 2)])
+    few = g[:20]
+    every = np.concatenate([g, (few[:, None] - few[None]).reshape(-1, 2), (few[:, None] + few[None]).reshape(-1, 2)])
     length = np.hypot(*every.T)
     every = every[length > 0.02 * size.min()]
     first = every[np.hypot(*every.T).argmin()]
@@ -348,56 +350,46 @@ def refine(query: Query, pattern: Pattern, fit: Fit, steps: int = STEPS, error: 
         Standard deviation of the scale before the image is asked: the error of the pixel size.
     """
     g, c = _terms(query, pattern)
-    x, y = query.axes
+    x, y = (axis.astype(np.float32) for axis in query.axes)
     size = (g**2).sum(1)
     image, noise = query.image, max(query.noise, 0.02)
     best, last = fit, math.inf
-    damping = 1e-3
-    current = fit
+    damping, current = 1e-3, fit
+    # Priors in units of the noise: envelope within 0.3, matrix within a few per cent.
+    prior = np.zeros(9)
+    prior[2:6], prior[8] = noise / max(error, BEND) ** 2 * 0.1, noise / 0.3**2
     for _ in range(steps):
         a = current.contrast * _amplitudes(g, c, current)
         at = g @ current.matrix.T
         slopes = _sums(query, at, np.stack([a, 2j * np.pi * g[:, 0] * a, 2j * np.pi * g[:, 1] * a, -size * a]))
-        residual = image - current.offset - slopes[0]
+        residual = image - np.float32(current.offset) - slopes[0]
         cost = float((residual**2).sum())
         if cost < last:
+            settled = cost > 0.999 * last
             best, last, damping = current, cost, damping / 4
-        else:
-            current, damping = best, damping * 16
-            if damping > 10:
+            if settled:
                 break
-            continue
-        j = np.stack(
-            [
-                slopes[0],
-                np.ones_like(residual),
-                x * slopes[1],
-                x * slopes[2],
-                y[:, None] * slopes[1],
-                y[:, None] * slopes[2],
-                -slopes[1],
-                -slopes[2],
-                slopes[3],
-            ]
-        ).reshape(9, -1)
-        normal = (j @ j.T).astype(float)
-        # Priors in units of the noise: envelope within 0.3, matrix within a few per cent.
-        prior = np.zeros(9)
-        prior[8] = noise / 0.3**2
-        prior[2:6] = noise / max(error, BEND) ** 2 * 0.1
-        normal += np.diag(prior + damping * np.diag(normal) + 1e-9)
-        right = (j @ residual.ravel()).astype(float)
-        right[8] -= prior[8] * current.envelope
-        step = np.linalg.solve(normal, right)
-        current = replace(
-            current,
-            contrast=current.contrast * max(0.2, 1 + step[0]),
-            offset=current.offset + step[1],
-            matrix=current.matrix + step[2:6].reshape(2, 2),
-            shift=current.shift + step[6:8],
-            envelope=float(np.clip(current.envelope + step[8], -0.5, 2.0)),
-        )
+            j = np.empty((9, *image.shape), np.float32)
+            j[0], j[1], j[6], j[7], j[8] = slopes[0], 1, -slopes[1], -slopes[2], slopes[3]
+            j[2], j[3], j[4], j[5] = x * slopes[1], x * slopes[2], y[:, None] * slopes[1], y[:, None] * slopes[2]
+            j = j.reshape(9, -1)
+            normal = (j @ j.T).astype(float) + np.diag(prior)
+            right = (j @ residual.ravel()).astype(float) - prior * np.array([0] * 8 + [best.envelope])
+        else:
+            damping *= 16
+        current = _stepped(best, np.linalg.solve(normal + np.diag(damping * np.diag(normal) + 1e-9), right))
     sums = _Sums.of(query, g @ best.matrix.T)
     scored = _scored(query, g, c, best.matrix, best.shift, best.turned, sums, best.envelope)
     explained = (1 - last / image.size) / (1 - query.noise)
     return replace(scored, contrast=best.contrast, offset=best.offset, explained=explained)
+
+
+def _stepped(fit: Fit, step: np.ndarray) -> Fit:
+    return replace(
+        fit,
+        contrast=fit.contrast * max(0.2, 1 + step[0]),
+        offset=fit.offset + step[1],
+        matrix=fit.matrix + step[2:6].reshape(2, 2),
+        shift=fit.shift + step[6:8],
+        envelope=float(np.clip(fit.envelope + step[8], -0.5, 2.0)),
+    )

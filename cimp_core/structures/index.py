@@ -23,7 +23,7 @@ HARMONICS = 8
 """Of half a turn, from 0: four- and six-fold views differ in the second and third."""
 RINGS = slice(4, 74)
 """Radii that are compared: 0.1 to 1.9 1/angstrom."""
-FIELDS = (16.0, 32.0, 64.0)
+FIELDS = (12.0, 17.0, 24.0, 34.0, 60.0)
 """Fields of view for which an index may be made [angstrom]: the nearest to an image's own is best."""
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Grain", "Match", "candidates", "features", "match", "probabilities"]
 
-SHORTLIST, LAID, REFINED = 200, 32, 12
+SHORTLIST, LAID, REFINED = 80, 12, 8
 """Entries that are compared by rolled maps, laid on the peaks, fitted by pixel."""
 PIXEL_ERROR = 0.05
 CONSTANTS = Path(__file__).resolve().parents[1] / "data" / "structures.json"
@@ -232,7 +232,7 @@ def candidates(
         Whether images may be seen from behind; a library that has both sides of each axis needs it not.
     """
     query, mapped = fits.prepare(image, pixel_size), polar.of_image(image, pixel_size)
-    stretch = 2 * error
+    stretch = 1.5 * error
     near = _index(library, mapped.field).nearest(mapped, SHORTLIST, stretch)
     rolled = []
     for number in near:

@@ -40,6 +40,8 @@ POWER = 0.25
 FLOOR_QUANTILE, ABOVE_FLOOR = 0.25, 3.0
 BLUR = 0.6
 """Standard deviation of a Hann window's peak in the power spectrum, times the window's length: its main lobe."""
+CROWDED = 24.0
+"""In smaller fields of view [angstrom] peaks fill the rings, and only the corners of the spectrum show the noise."""
 FIELDS_BELOW = 1.5
 """Peaks nearer to the origin than this over the field of view are part of the mean's own peak."""
 
@@ -136,6 +138,8 @@ def of_image(image: np.ndarray, pixel_size: float) -> PolarMap:
         )
     power = np.fft.fftshift(np.abs(np.fft.fft2(windowed)) ** 2) / (rows * columns)
     floor = floor_of(power)
+    if field < CROWDED:
+        floor = np.full_like(floor, floor[corner(rows, columns)].mean())
     excess = np.maximum(power - ABOVE_FLOOR * floor, 0).astype(np.float32)
     sampled, area = _samples(rows, columns, pixel_size)
     cells = ndimage.map_coordinates(excess, sampled, order=1, mode="constant").reshape(len(RADII), 4, DIRECTIONS, 4)
