@@ -16,9 +16,9 @@ from scipy import ndimage
 from . import polar
 from .polar import Overlap, prepared
 from .projection import Pattern
-from .views import rotation
+from .views import View, collected, rotation
 
-__all__ = ["Fit", "Query", "lay", "model", "prepare", "refine"]
+__all__ = ["Fit", "Query", "alike", "lay", "model", "prepare", "refine"]
 
 PIXEL = 0.3
 """Images are binned to pixels of at most this size [angstrom]: their sampling then still shows |g| of 1.6."""
@@ -187,8 +187,11 @@ def _look(query: Query, g: np.ndarray) -> np.ndarray:
     return found.reshape(g.shape[:-1])
 
 
-def lay(query: Query, pattern: Pattern, start: Overlap) -> list[Fit]:
-    """Lay a pattern on the peaks of an image from where the polar maps overlap; both half turns."""
+def lay(query: Query, pattern: Pattern, start: Overlap, error: float = 0.05) -> list[Fit]:
+    """Lay a pattern on the peaks of an image from where the polar maps overlap; both half turns.
+
+    The scale starts within three standard deviations of `error`, that of the pixel size.
+    """
     g, c = _terms(query, pattern)
     if len(g) < 2:
         return []
@@ -196,7 +199,9 @@ def lay(query: Query, pattern: Pattern, start: Overlap) -> list[Fit]:
     weight = np.sqrt(np.abs(c))
     flip = np.diag([1.0, -1.0 if start.mirrored else 1.0])
     angles = start.angle + np.deg2rad(np.linspace(-1.6, 1.6, 9))
-    scales = start.scale * np.linspace(0.972, 1.028, 9)
+    reach = 3 * error + 0.005
+    ends = np.clip(start.scale * np.array([0.97, 1.03]), 1 - reach, 1 + reach)
+    scales = np.linspace(*ends, max(3, math.ceil((ends[1] - ends[0]) / 0.007)))
     turns = np.stack([rotation(a) @ flip for a in angles])
     tried = scales[:, None, None, None] * np.einsum("aij,mj->ami", turns, g)
     score = (_look(query, tried) ** 0.25 * weight).sum(-1)
@@ -393,3 +398,28 @@ def _stepped(fit: Fit, step: np.ndarray) -> Fit:
         shift=fit.shift + step[6:8],
         envelope=float(np.clip(fit.envelope + step[8], -0.5, 2.0)),
     )
+
+
+def alike(first: Pattern, second: Pattern, tolerance: float = 0.005) -> bool:
+    """Whether images of two patterns are the same: correlation above 0.995 and lattices within tolerance.
+
+    Parameters
+    ----------
+    tolerance : float
+        Relative, of lengths.
+    """
+    view = View(0.2, 192, 192)
+    image = collected(first, view)
+    if np.ptp(image) < 1e-6 * abs(float(image.mean())):
+        return False
+    query, mapped = prepare(image, view.pixel_size), polar.of_image(image, view.pixel_size)
+    starts = polar.overlaps(mapped, polar.of_pattern(second, mapped.field), tolerance, mirror=False)
+    for start in starts:
+        if start.score < 0.7:
+            break
+        for laid in sorted(lay(query, second, start, tolerance), key=lambda f: -f.explained)[:1]:
+            fit = refine(query, second, laid, error=tolerance)
+            near = abs(fit.scale - 1) < tolerance and fit.bend < tolerance and abs(fit.envelope) < 0.1
+            if near and fit.explained * (1 - query.noise) > 0.995**2:
+                return True
+    return False

@@ -63,7 +63,7 @@ class Index:
 
     def similar(self, query: PolarMap, stretch: float = 0.05) -> np.ndarray:
         """Cosine of each row to a map, at the best of the scales within `stretch`: (n,) float32."""
-        reach = math.ceil(math.log2(1 + stretch) * polar.PER_OCTAVE - 1e-9) if stretch > 0 else 0
+        reach = polar.steps_within(stretch)
         vectors, masks = [], []
         for by in range(-reach, reach + 1):
             known = polar.moved(query.known, -by)

@@ -25,6 +25,7 @@ from . import fit as fits
 from . import polar
 from .fit import Fit, Query
 from .index import FIELDS, Index
+from .polar import Overlap, PolarMap
 from .regions import Region, find_grains
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ SHORTLIST, LAID, REFINED = 80, 12, 8
 """Entries that are compared by rolled maps, laid on the peaks, fitted by pixel."""
 PIXEL_ERROR = 0.05
 CONSTANTS = Path(__file__).resolve().parents[1] / "data" / "structures.json"
+CANDIDATE = 7
+"""Numbers that `features` has of a candidate."""
 NONE = "none of these"
 
 
@@ -218,7 +221,7 @@ def _judge(image: np.ndarray) -> list[str]:
 
 
 def candidates(
-    image: np.ndarray, pixel_size: float, library: Sequence[Entry], error: float = PIXEL_ERROR, mirror: bool = False
+    image: np.ndarray, pixel_size: float, library: Library, error: float = PIXEL_ERROR, without: Sequence[int] = ()
 ) -> tuple[list[Candidate], float, Query]:
     """Fitted entries of a library with probabilities, best first, the probability of none, and the prepared image.
 
@@ -228,38 +231,48 @@ def candidates(
         [angstrom]
     error : float
         Relative standard deviation of the pixel size.
-    mirror : bool
-        Whether images may be seen from behind; a library that has both sides of each axis needs it not.
+    without : sequence of int
+        Entries that are passed over.
     """
-    query, mapped = fits.prepare(image, pixel_size), polar.of_image(image, pixel_size)
-    stretch = 1.5 * error
-    near = _index(library, mapped.field).nearest(mapped, SHORTLIST, stretch)
-    rolled = []
-    for number in near:
-        entry = library[int(number)]
-        places = polar.overlaps(mapped, polar.of_pattern(entry.pattern, mapped.field), stretch, mirror)
-        if places:
-            rolled.append((places, int(number), entry))
-    rolled.sort(key=lambda r: -r[0][0].score)
-    laid = []
-    for places, number, entry in rolled[:LAID]:
-        tried = [one for place in places for one in fits.lay(query, entry.pattern, place)]
-        if tried:
-            best = max(tried, key=lambda f: f.explained)
-            laid.append(Candidate(number, entry, places[0].score, best))
-    laid.sort(key=lambda c: -c.fit.explained)
-    refined = [
-        replace(c, fit=fits.refine(query, c.entry.pattern, c.fit, error=max(error, 1e-3))) for c in laid[:REFINED]
-    ]
+    query = fits.prepare(image, pixel_size)
+    near = rolled(polar.of_image(image, pixel_size), library, error, without)
+    refined = fitted(query, near, library, error)
     chances, none = probabilities(query, refined, error)
     ranked = [replace(c, probability=float(p)) for c, p in zip(refined, chances, strict=True)]
     return sorted(ranked, key=lambda c: -c.probability), none, query
 
 
+def rolled(
+    mapped: PolarMap, library: Library, error: float, without: Sequence[int] = ()
+) -> list[tuple[int, list[Overlap]]]:
+    """Entries whose polar maps lie best on an image's, best first, each with its best rotations."""
+    stretch, skipped, found = 1.5 * error, set(without), []
+    for number in map(int, _index(library, mapped.field).nearest(mapped, SHORTLIST + len(skipped), stretch)):
+        if number not in skipped:
+            one = polar.of_pattern(library[number].pattern, mapped.field)
+            places = polar.overlaps(mapped, one, stretch, mirror=False)
+            found += [(number, places)] if places else []
+    return sorted(found, key=lambda f: -f[1][0].score)
+
+
+def fitted(query: Query, found: Sequence[tuple[int, list[Overlap]]], library: Library, error: float) -> list[Candidate]:
+    """The best of them laid on the image's peaks, and the best of these fitted by pixel."""
+    laid = []
+    for number, places in found[:LAID]:
+        entry = library[number]
+        likely = [place for place in places if place.score > places[0].score - 0.1]
+        tried = [one for place in likely for one in fits.lay(query, entry.pattern, place, error)]
+        if tried:
+            best = max(tried, key=lambda f: f.explained)
+            laid.append(Candidate(number, entry, places[0].score, best))
+    laid.sort(key=lambda c: -c.fit.explained)
+    return [replace(c, fit=fits.refine(query, c.entry.pattern, c.fit, error=max(error, 1e-3))) for c in laid[:REFINED]]
+
+
 _INDICES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _index(library: Sequence[Entry], field: float) -> Index:
+def _index(library: Library, field: float) -> Index:
     """Of the field of view nearest to an image's, kept as long as the library is."""
     nearest = min(FIELDS, key=lambda f: abs(math.log(f / field)))
     kept = _INDICES.setdefault(library, {})
@@ -289,7 +302,7 @@ def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np
         [-math.log(c.fit.bend + 0.003) for c in found],
         [min(max(c.fit.lattice - c.fit.explained, 0.0), 1.0) for c in found],
     ]
-    return np.array(rows, float).T, np.array([1.0, math.log(ratio), max(math.log(max(ratio, 1e-9)), 0.0)])
+    return np.array(rows, float).T, np.array([1.0, math.log(max(ratio, 1e-9)), max(math.log(max(ratio, 1e-9)), 0.0)])
 
 
 def probabilities(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, float]:

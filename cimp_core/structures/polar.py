@@ -190,7 +190,7 @@ def correlate(query: PolarMap, other: PolarMap, stretch: float = 0.05, mirror: b
 
 def overlaps(query: PolarMap, other: PolarMap, stretch: float = 0.05, mirror: bool = True, count: int = 3):
     """The `count` best overlaps (`correlate`) that are peaks of their own along the rotation, best first: a list."""
-    reach = math.ceil(math.log2(1 + stretch) * PER_OCTAVE - 1e-9) if stretch > 0 else 0
+    reach = steps_within(stretch)
     curves, steps = [], range(-reach, reach + 1)
     first = np.fft.rfft(query.values, axis=1)
     for by in steps:
@@ -210,6 +210,11 @@ def overlaps(query: PolarMap, other: PolarMap, stretch: float = 0.05, mirror: bo
         Overlap(score, at * math.pi / DIRECTIONS, 2.0 ** (steps[best_scale[side, at]] / PER_OCTAVE), bool(side))
         for score, side, at in found[:count]
     ]
+
+
+def steps_within(stretch: float) -> int:
+    """Bins of log |g| that a change of scale moves a map; less than a quarter of one is none."""
+    return max(0, math.ceil(math.log2(1 + stretch) * PER_OCTAVE - 0.25))
 
 
 def moved(values: np.ndarray, by: int) -> np.ndarray:
