@@ -79,8 +79,9 @@ class Fit:
         The pattern is seen after half a turn, as its conjugate coefficients say.
     contrast, offset : float
         In units of the query's image.
-    envelope : float
-        Coefficients are multiplied by exp(-envelope |g|^2): a wider probe than the library's is positive [angstrom^2].
+    envelope : (3,) float array
+        Of g = (u, v) in the pattern's frame, coefficients are multiplied by exp(-envelope . (u^2, 2 u v, v^2)): a wider
+        probe than the library's is positive, a tilted crystal is so in one direction [angstrom^2].
     explained : float
         Share of the image's variance above its noise that the fitted pattern explains; can exceed 1 by noise.
     lattice : float
@@ -94,7 +95,7 @@ class Fit:
     turned: bool
     contrast: float
     offset: float
-    envelope: float
+    envelope: np.ndarray
     explained: float
     lattice: float
     found: float
@@ -297,7 +298,11 @@ def model(query: Query, pattern: Pattern, fit: Fit) -> np.ndarray:
 
 def _amplitudes(g: np.ndarray, c: np.ndarray, fit: Fit) -> np.ndarray:
     c = c.conj() if fit.turned else c
-    return c * np.exp(-2j * np.pi * (g @ fit.shift) - fit.envelope * (g**2).sum(1))
+    return c * np.exp(-2j * np.pi * (g @ fit.shift) - _squares(g) @ fit.envelope)
+
+
+def _squares(g: np.ndarray) -> np.ndarray:
+    return np.stack([g[:, 0] ** 2, 2 * g[:, 0] * g[:, 1], g[:, 1] ** 2], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,9 +318,9 @@ class _Sums:
         return cls(_transform(query, at), *_grams(query, at))
 
 
-def _scored(query: Query, g, c, matrix, shift, turned: bool, sums: _Sums, envelope: float = 0.0) -> Fit:
+def _scored(query: Query, g, c, matrix, shift, turned: bool, sums: _Sums, envelope=(0.0, 0.0, 0.0)) -> Fit:
     """Contrast and scores of a pattern in its place, from the image's Fourier sums alone."""
-    fit = Fit(matrix, np.asarray(shift, float), turned, 1.0, 0.0, envelope, 0.0, 0.0, 0.0)
+    fit = Fit(matrix, np.asarray(shift, float), turned, 1.0, 0.0, np.asarray(envelope, float), 0.0, 0.0, 0.0)
     a, seen = _amplitudes(g, c, fit), sums.seen
     inner = 2 * float((seen * a.conj()).real.sum())
     norm = 2 * float((a.conj() @ sums.gram @ a + a @ sums.opposite @ a).real)
@@ -356,17 +361,17 @@ def refine(query: Query, pattern: Pattern, fit: Fit, steps: int = STEPS, error: 
     """
     g, c = _terms(query, pattern)
     x, y = (axis.astype(np.float32) for axis in query.axes)
-    size = (g**2).sum(1)
+    squares = _squares(g)
     image, noise = query.image, max(query.noise, 0.02)
     best, last = fit, math.inf
     damping, current = 1e-3, fit
-    # Priors in units of the noise: envelope within 0.3, matrix within a few per cent.
-    prior = np.zeros(9)
-    prior[2:6], prior[8] = noise / max(error, BEND) ** 2 * 0.1, noise / 0.3**2
+    # Priors in units of the noise: envelope within 0.5, matrix within a few per cent.
+    prior = np.zeros(11)
+    prior[2:6], prior[8:] = noise / max(error, BEND) ** 2 * 0.1, noise / 0.5**2
     for _ in range(steps):
         a = current.contrast * _amplitudes(g, c, current)
         at = g @ current.matrix.T
-        slopes = _sums(query, at, np.stack([a, 2j * np.pi * g[:, 0] * a, 2j * np.pi * g[:, 1] * a, -size * a]))
+        slopes = _sums(query, at, np.stack([a, 2j * np.pi * g[:, 0] * a, 2j * np.pi * g[:, 1] * a, *(-squares.T * a)]))
         residual = image - np.float32(current.offset) - slopes[0]
         cost = float((residual**2).sum())
         if cost < last:
@@ -374,12 +379,12 @@ def refine(query: Query, pattern: Pattern, fit: Fit, steps: int = STEPS, error: 
             best, last, damping = current, cost, damping / 4
             if settled:
                 break
-            j = np.empty((9, *image.shape), np.float32)
-            j[0], j[1], j[6], j[7], j[8] = slopes[0], 1, -slopes[1], -slopes[2], slopes[3]
+            j = np.empty((11, *image.shape), np.float32)
+            j[0], j[1], j[6], j[7], j[8:] = slopes[0], 1, -slopes[1], -slopes[2], slopes[3:]
             j[2], j[3], j[4], j[5] = x * slopes[1], x * slopes[2], y[:, None] * slopes[1], y[:, None] * slopes[2]
-            j = j.reshape(9, -1)
+            j = j.reshape(11, -1)
             normal = (j @ j.T).astype(float) + np.diag(prior)
-            right = (j @ residual.ravel()).astype(float) - prior * np.array([0] * 8 + [best.envelope])
+            right = (j @ residual.ravel()).astype(float) - prior * np.array([0] * 8 + [*best.envelope])
         else:
             damping *= 16
         current = _stepped(best, np.linalg.solve(normal + np.diag(damping * np.diag(normal) + 1e-9), right))
@@ -396,7 +401,7 @@ def _stepped(fit: Fit, step: np.ndarray) -> Fit:
         offset=fit.offset + step[1],
         matrix=fit.matrix + step[2:6].reshape(2, 2),
         shift=fit.shift + step[6:8],
-        envelope=float(np.clip(fit.envelope + step[8], -0.5, 2.0)),
+        envelope=np.clip(fit.envelope + step[8:], [-0.3, -4.0, -0.3], 8.0),
     )
 
 
@@ -419,7 +424,7 @@ def alike(first: Pattern, second: Pattern, tolerance: float = 0.005) -> bool:
             break
         for laid in sorted(lay(query, second, start, tolerance), key=lambda f: -f.explained)[:1]:
             fit = refine(query, second, laid, error=tolerance)
-            near = abs(fit.scale - 1) < tolerance and fit.bend < tolerance and abs(fit.envelope) < 0.1
+            near = abs(fit.scale - 1) < tolerance and fit.bend < tolerance and np.abs(fit.envelope).max() < 0.1
             if near and fit.explained * (1 - query.noise) > 0.995**2:
                 return True
     return False

@@ -7,7 +7,6 @@ compared by the rolled maps themselves (`polar.correlate`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np

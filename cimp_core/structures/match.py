@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from .library import Entry, Library
 
-__all__ = ["Candidate", "Grain", "Match", "candidates", "features", "match", "probabilities"]
+__all__ = ["Candidate", "Grain", "Match", "candidates", "features", "index_of", "keep", "match", "probabilities"]
 
 SHORTLIST, LAID, REFINED = 80, 12, 8
 """Entries that are compared by rolled maps, laid on the peaks, fitted by pixel."""
@@ -247,7 +247,7 @@ def rolled(
 ) -> list[tuple[int, list[Overlap]]]:
     """Entries whose polar maps lie best on an image's, best first, each with its best rotations."""
     stretch, skipped, found = 1.5 * error, set(without), []
-    for number in map(int, _index(library, mapped.field).nearest(mapped, SHORTLIST + len(skipped), stretch)):
+    for number in map(int, index_of(library, mapped.field).nearest(mapped, SHORTLIST + len(skipped), stretch)):
         if number not in skipped:
             one = polar.of_pattern(library[number].pattern, mapped.field)
             places = polar.overlaps(mapped, one, stretch, mirror=False)
@@ -272,13 +272,19 @@ def fitted(query: Query, found: Sequence[tuple[int, list[Overlap]]], library: Li
 _INDICES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def _index(library: Library, field: float) -> Index:
-    """Of the field of view nearest to an image's, kept as long as the library is."""
+def index_of(library: Library, field: float) -> Index:
+    """Of the field of view nearest to an image's [angstrom], kept as long as the library is."""
     nearest = min(FIELDS, key=lambda f: abs(math.log(f / field)))
-    kept = _INDICES.setdefault(library, {})
-    if nearest not in kept:
-        kept[nearest] = Index([entry.pattern for entry in library], nearest)
-    return kept[nearest]
+    if nearest not in _INDICES.setdefault(library, {}):
+        keep(library, Index([entry.pattern for entry in library], nearest))
+    return _INDICES[library][nearest]
+
+
+def keep(library: Library, index: Index) -> None:
+    """Use an index that was made before; its rows are those of the library."""
+    if len(index) != len(library):
+        raise OutOfRangeError(f"an index of {len(index)} rows is not that of a library of {len(library)} entries")
+    _INDICES.setdefault(library, {})[index.field] = index
 
 
 def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,7 @@ class Case:
 
 def cases() -> list[Case]:
     """All of them, those that matter most first."""
-    wide = HARD | {"dose": (1.0, 500.0), "tilt": math.radians(1.0)}
+    wide = HARD | {"dose": (1.0, 500.0), "tilt": math.radians(0.5)}
     found = []
     for error in (0.005, 0.02, 0.05):
         settings = wide | {"pixel_error": error}
