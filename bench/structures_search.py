@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from report import goal, header, parser, table, write
 
-from cimp_core.structures import match, polar
+from cimp_core.structures import matching, polar
 from cimp_core.structures.index import Index
 from cimp_core.structures.library import Entry, library
 from cimp_core.structures.projection import Pattern
@@ -71,7 +71,7 @@ def main() -> None:
     rng, size, rows = np.random.default_rng(0), 0.2, []
     with threadpool_limits(given.threads):
         start = now()
-        match.keep(kin, Index([e.pattern for e in kin], 60.0))
+        matching.keep(kin, Index([e.pattern for e in kin], 60.0))
         building = now() - start
         times, right = {"first look": [], "candidates": []}, {"first look": [], "candidates": []}
         for number in range(queries + 1):
@@ -79,9 +79,9 @@ def main() -> None:
             view = View(size, 256, 256, angle=rng.uniform(0, 2 * np.pi), shift=tuple(rng.uniform(-5, 5, 2)))
             image = recorded(collected(kin[truth].pattern, view), 50.0, rng)
             start = now()
-            near = match.index_of(kin, 60.0).nearest(polar.of_image(image, size), match.SHORTLIST, 0.0075)
+            near = matching.index_of(kin, 60.0).nearest(polar.of_image(image, size), matching.SHORTLIST, 0.0075)
             middle = now()
-            found, _, _ = match.candidates(image, size, kin, 0.005)
+            found, _, _ = matching.candidates(image, size, kin, 0.005)
             end = now()
             if number:  # the first one warms up
                 times["first look"].append(middle - start)

@@ -105,6 +105,55 @@ def show(
     print(json.dumps(lines) if json_ else "\n".join(lines))
 
 
+@app.command()
+def match(
+    file: Annotated[Path, typer.Argument(help="Micrograph.")],
+    library: Annotated[Path, typer.Option(help="Library (cimp structures library).")],
+    k: Annotated[int, typer.Option("-k", help="Candidates of each grain.")] = 5,
+    pixel_size_error: Annotated[float, typer.Option(help="Relative error of the pixel size, 0 to 0.1.")] = 0.05,
+    region: Annotated[
+        str | None, typer.Option(metavar="ROWS,COLUMNS", help="Part to look at, in pixels: 0:512,256:768.")
+    ] = None,
+    grains: Annotated[int | None, typer.Option(help="Grains to look for at most; 1: all is one grain.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting in SI: pixel_size=12e-12.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Which crystals of a library a micrograph shows, with the probability that it is none of them."""
+    from ..structures import match as find
+    from ..structures import open_library
+
+    known = open_library(library)
+    found = find(
+        _settings(file, set_), known, k, _region(region), "auto" if grains is None else grains, pixel_size_error
+    )
+    if json_:
+        lines = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
+        print(json.dumps({"file": str(file), "candidates": lines, "notes": found.notes}))
+        return
+    columns = ["grain", "structure", "space_group", "zone", "angle", "scale_error", "explained", "probability"]
+    table = found.table.assign(zone=[_zone(z) for z in found.table.zone])[columns]
+    table["space_group"] = ["" if n != n else int(n) for n in table.space_group]
+    print(table.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.3f}"))
+    print(*found.notes, sep="\n", end="\n" if found.notes else "")
+
+
+def _zone(zone: object) -> str:
+    return f"[{''.join(map(str, zone))}]" if isinstance(zone, tuple) else ""
+
+
+def _region(text: str | None) -> tuple[slice, slice] | None:
+    if text is None:
+        return None
+    try:
+        rows, columns = ([int(n) for n in part.split(":")] for part in text.split(","))
+        (top, bottom), (left, right) = rows, columns
+    except ValueError:
+        raise OutOfRangeError(f"--region {text!r}: rows and columns are needed, such as 0:512,256:768") from None
+    return slice(top, bottom), slice(left, right)
+
+
 def _say(made: Library, path: Path, json_: bool) -> None:
     settings = made.settings
     groups = len({s.space_group for s in made.structures})

@@ -3,13 +3,17 @@
 from .crystals import Structure, from_cif, from_pymatgen, prototypes, zone_axes
 from .library import Entry, Library, Settings, library
 from .library_files import open_library, save_library
+from .matching import Candidate, Grain, Match, match
 from .projection import Pattern, Projection, pattern, project
 from .sources import decorate, find_structures
 from .views import View, collected, recorded
 
 __all__ = [
+    "Candidate",
     "Entry",
+    "Grain",
     "Library",
+    "Match",
     "Pattern",
     "Projection",
     "Settings",
@@ -21,6 +25,7 @@ __all__ = [
     "from_cif",
     "from_pymatgen",
     "library",
+    "match",
     "open_library",
     "pattern",
     "project",

@@ -29,7 +29,7 @@ from sklearn.metrics import roc_auc_score
 from ..results import update_results
 from ..simulate.structures import CRYSTALS, ZONE_AXES
 from ..structures import fit as fits
-from ..structures import match, polar
+from ..structures import matching, polar
 from ..structures.library import Library, library
 from .structures_cases import EASY, Query, channelled, equal_zones, no_crystal, picture, tilted, zone_of
 
@@ -105,8 +105,8 @@ def outcome(case: Case, known: Library, truth: int | None, query: Query) -> dict
     tolerance = max(0.005, case.error)
     without = np.flatnonzero(known.owner == known.owner[truth]) if case.left_out else ()
     ready = fits.prepare(query.image, query.pixel_size)
-    near = match.rolled(polar.of_image(query.image, query.pixel_size), known, case.error, without)
-    found = match.fitted(ready, near, known, case.error)
+    near = matching.rolled(polar.of_image(query.image, query.pixel_size), known, case.error, without)
+    found = matching.fitted(ready, near, known, case.error)
     top = max((c.fit.explained for c in found), default=0.0)
     same: dict[int, bool] = {}
 
@@ -124,7 +124,7 @@ def outcome(case: Case, known: Library, truth: int | None, query: Query) -> dict
     judged = [right(c.number) if c.fit.explained > top - 0.05 else c.number == truth for c in found]
     if case.left_out:
         found, judged = [c for c, j in zip(found, judged, strict=True) if not j], []
-    each, whole = match.features(ready, found, case.error)
+    each, whole = matching.features(ready, found, case.error)
     return {
         "truth": truth,
         "present": truth is not None and not case.left_out,
@@ -162,8 +162,8 @@ def run(folder: Path, only: list[str]) -> dict[str, list[dict]]:
 
 def chances(line: dict, weights: np.ndarray) -> np.ndarray:
     """Probabilities of the candidates and of none of them."""
-    each = np.array(line["features"], float).reshape(-1, match.CANDIDATE)
-    scores = np.append(each @ weights[: match.CANDIDATE], np.array(line["whole"]) @ weights[match.CANDIDATE :])
+    each = np.array(line["features"], float).reshape(-1, matching.CANDIDATE)
+    scores = np.append(each @ weights[: matching.CANDIDATE], np.array(line["whole"]) @ weights[matching.CANDIDATE :])
     scores = np.exp(scores - scores.max())
     return scores / scores.sum()
 
@@ -230,12 +230,12 @@ def main() -> None:
     if given.fit:
         lines = [line for name, part in found.items() if name.startswith("calibrate") for line in part]
         weights = fit_weights(lines)
-        n = match.CANDIDATE
+        n = matching.CANDIDATE
         text = {"candidate": weights[:n].round(4).tolist(), "none": weights[n:].round(4).tolist()}
         text |= {"queries": len(lines), "command": f"{COMMAND} --only calibrate --fit"}
-        match.CONSTANTS.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-        match._constants.cache_clear()
-    constants = match._constants()
+        matching.CONSTANTS.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+        matching._constants.cache_clear()
+    constants = matching._constants()
     made = rows(found, np.concatenate([constants["candidate"], constants["none"]]))
     for one in made:
         print(f"{one['name']:60s} {one['value']:.3f}  ({one['pool']})")

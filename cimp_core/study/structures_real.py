@@ -22,7 +22,7 @@ import numpy as np
 from .. import read
 from ..errors import CimpError
 from ..results import update_results
-from ..structures import match
+from ..structures import matching
 from ..structures.crystals import Structure, from_pymatgen
 from ..structures.library import Library, library
 from .structures_cases import equal_zones
@@ -121,7 +121,7 @@ def asked(one: Real, shared: Path, known: Library) -> dict:
     line |= {"truth_zone": list(one.zone) if one.zone else None}
     try:
         shot, size = opened(shared / "data" / one.file, one.pixel_size)
-        found = match.match(shot, known, k=3, pixel_size_error=0.05, pixel_size=size)
+        found = matching.match(shot, known, k=3, pixel_size_error=0.05, pixel_size=size)
     except CimpError as error:
         return line | {"answer": "refused", "why": str(error), "right": None}
     grains = []
