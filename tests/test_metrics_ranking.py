@@ -10,9 +10,8 @@ from cimp_core.metrics_ranking import average_precision, structure_precisions, w
 def plain(scores, right, wrong):
     """Walk down the ranking, wrong before right where scores are equal, and average the precision at right ones."""
     entries = [(-s, i in right, i) for i, s in enumerate(scores) if i in right or i in wrong]
-    hits, total, precisions = 0, 0, []
-    for _, good, _ in sorted(entries):
-        total += 1
+    hits, precisions = 0, []
+    for total, (_, good, _) in enumerate(sorted(entries), 1):
         if good:
             hits += 1
             precisions.append(hits / total)

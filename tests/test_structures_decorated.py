@@ -69,7 +69,7 @@ def test_decorations_are_different_alike_by_seed_and_of_the_same_sort(rutile):
 
 
 def test_no_prototype_is_in_two_parts(salt):
-    many = [dataclasses.replace(salt, name=f"{label}/{i}", prototype=label) for label in map(str, range(150)) for i in (0, 1)]
+    many = [dataclasses.replace(salt, name=f"{n // 2}/{n % 2}", prototype=str(n // 2)) for n in range(300)]
     parts = split_prototypes(many)
     labels = {name: {s.prototype for s in part} for name, part in parts.items()}
     assert {name: len(found) for name, found in labels.items()} == {"test": 96, "val": 24, "train": 30}

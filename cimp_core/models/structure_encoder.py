@@ -1,8 +1,8 @@
 """An embedding in which micrographs of one crystal are near one another, whatever zone axis they are taken along.
 
 Input are maps of the power spectrum on axes of absolute |g| and of direction (`cimp_core.structures.spectrum_map`).
-Different views of a crystal have reflections in common, at the same |g| and as strong; a residual network that is
-periodic along the direction reads them in two dimensions, a small one their radial profiles.
+Different views of a crystal have reflections in common, at the same |g| and as strong. A small network reads what no
+rotation changes of each ring of the map; a residual one, periodic along the direction, may read the map itself.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ HEADS = ("identity", "nonlinear")
 class StructureEncoderConfig:
     """What fixes the network's shape; stored with its weights."""
 
-    width: int = 16  # channels of the first stage of the residual network; 0 leaves it out
-    hidden: int = 512  # units of the layers on radial profiles
+    width: int = 0  # channels of the first stage of the residual network; 0 leaves it out
+    hidden: int = 640  # units of the layers on the rings
     dim: int = 128  # length of an embedding
     head: str = "identity"  # one of `HEADS`
     prototypes: int = 0  # classes of the branch that tells prototypes apart; 0: no such branch
     space_groups: int = 0  # likewise, of space groups
-    dropout: float = 0.1  # share dropped before the last layer
+    dropout: float = 0.1  # share dropped after each layer
     rings: int = 64  # of the map
-    sectors: int = 64
+    invariants: int = 6  # of each ring
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StructureEncoderConfig:
@@ -55,24 +55,20 @@ class StructureOutput(NamedTuple):
 
 
 class StructureEncoder(nn.Module):
-    """Maps (B, rings, sectors) and scalars (B, 3) -> unit rows (B, dim).
+    """Invariants (B, n, rings) of maps, scalars (B, 3) and, with a residual network, maps -> unit rows (B, dim).
 
-    The scalars are energy, contrast and field of `SpectrumMap`; a contrast of ``nan`` is one that is not known.
+    The scalars are energy, contrast and field of `SpectrumMap`; a contrast of ``nan`` is one that is not known. The
+    first invariant is the largest value of a ring.
     """
 
     def __init__(self, config: StructureEncoderConfig) -> None:
         super().__init__()
         self.config = config
-        width, features = config.width, 0
-        self.profile = nn.Sequential(
-            nn.Linear(6 * config.rings + 4, config.hidden),
-            nn.LayerNorm(config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.LayerNorm(config.hidden),
-            nn.GELU(),
-        )
-        features += config.hidden
+        width, hidden, features = config.width, config.hidden, config.hidden
+        layers: list[nn.Module] = []
+        for inputs in ((config.invariants + 1) * config.rings + 4, hidden):
+            layers += [nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(config.dropout)]
+        self.profile = nn.Sequential(*layers)
         self.stages = None
         if width:
             self.stem = nn.Sequential(nn.Conv2d(3, width, 5, (2, 4), bias=False), nn.BatchNorm2d(width), nn.ReLU())
@@ -81,9 +77,7 @@ class StructureEncoder(nn.Module):
             )
             # What a radius means must not be pooled away; the direction may.
             features += 2 * 4 * width * math.ceil(config.rings / 8)
-        self.last = nn.Sequential(
-            nn.Linear(features, config.hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.hidden, config.dim)
-        )
+        self.last = nn.Linear(features, config.dim)
         self.head = nn.Identity()
         if config.head == "nonlinear":
             self.head = nn.Sequential(nn.Linear(config.dim, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim))
@@ -96,29 +90,34 @@ class StructureEncoder(nn.Module):
         """Inverse temperature of the contrastive loss, at most 100."""
         return self.log_scale.exp().clamp(max=100)
 
-    def embed(self, values: Tensor, scalars: Tensor) -> Tensor:
+    def embed(self, invariants: Tensor, scalars: Tensor, values: Tensor | None = None) -> Tensor:
         """Unit rows (B, dim)."""
         energy, contrast, field = scalars.float().unbind(1)
         known = torch.isfinite(contrast)
-        values = values.float()
         # Logarithm of the intensity of a reflection over that of the mean, where the mean is known, else over the sum.
-        share = values - energy[:, None, None] + torch.where(known, contrast, 0.0)[:, None, None]
-        share = torch.where(values > 1.5, (share + 8) / 4, -1.0).clamp(-1, 2)
-        snr = values / 4
-        extra = torch.stack([energy / 10 - 1, torch.where(known, contrast, -2.0) / 2 + 1, known.float(), field / 10 - 2.5], 1)
-        profiles = [p for x in (snr, share) for p in (x.mean(2), x.amax(2), (x - x.mean(2, keepdim=True)).square().mean(2))]
-        features = self.profile(torch.cat([*profiles, extra], 1))
+        level = energy - torch.where(known, contrast, 0.0)
+        rings = torch.cat([invariants / 4, _share(invariants[:, :1], level)], 1).flatten(1)
+        shown = torch.where(known, contrast, -2.0) / 2 + 1
+        features = self.profile(
+            torch.cat([rings, torch.stack([energy / 10 - 1, shown, known, field / 10 - 2.5], 1)], 1)
+        )
         if self.stages is not None:
             place = torch.linspace(-1, 1, values.shape[1], device=values.device)[:, None].expand_as(values)
-            x = self.stages(self.stem(_periodic(torch.stack([snr, share, place], 1), 2)))
+            x = torch.stack([values / 4, _share(values, level), place], 1)
+            x = self.stages(self.stem(_periodic(x, 2)))
             features = torch.cat([features, x.mean(3).flatten(1), x.amax(3).flatten(1)], 1)
         return F.normalize(self.last(features).float(), dim=1)
 
-    def forward(self, values: Tensor, scalars: Tensor) -> StructureOutput:
-        z = self.embed(values, scalars)
+    def forward(self, invariants: Tensor, scalars: Tensor, values: Tensor | None = None) -> StructureOutput:
+        z = self.embed(invariants, scalars, values)
         return StructureOutput(
             z,
             F.normalize(self.head(z), dim=1),
             None if self.prototype is None else self.prototype(z * 10),
             None if self.space_group is None else self.space_group(z * 10),
         )
+
+
+def _share(values: Tensor, level: Tensor) -> Tensor:
+    """Logarithms of the power over the noise -> over `level` (B,); -1 where it is hardly above the noise."""
+    return torch.where(values > 1.5, (values - level[:, None, None] + 8) / 4, -1.0).clamp(-1, 2)

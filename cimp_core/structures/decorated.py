@@ -21,10 +21,13 @@ from .crystals import Structure
 __all__ = ["METALS", "NONMETALS", "PARTS", "allowed_strain", "decorate", "decorations", "split_prototypes"]
 
 METALS = (
-    "Li Be Na Mg Al K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Rb Sr Y Zr Nb Mo Ru Rh Pd Ag Cd In Sn Cs Ba La Ce Nd Sm Gd Hf "
-    "Ta W Re Ir Pt Au Tl Pb Bi"
-).split()
-NONMETALS = "B C N O F Si P S Cl Ge As Se Br Sb Te I".split()
+    "Li", "Be", "Na", "Mg", "Al", "K", "Ca", "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga",
+    "Rb", "Sr", "Y", "Zr", "Nb", "Mo", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Cs", "Ba", "La", "Ce", "Nd",
+    "Sm", "Gd", "Hf", "Ta", "W", "Re", "Ir", "Pt", "Au", "Tl", "Pb", "Bi",
+)  # fmt: skip
+NONMETALS = (
+    "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Ge", "As", "Se", "Br", "Sb", "Te", "I",
+)  # fmt: skip
 
 PARTS = {"test": 96, "val": 24}
 """Prototypes that are never trained on; seven decorations of each of the first make the 672 crystals of the thesis."""
@@ -43,7 +46,9 @@ def split_prototypes(structures: Sequence[Structure], seed: int = 0) -> dict[str
     """
     labels = sorted({s.prototype for s in structures})
     if len(labels) <= sum(PARTS.values()):
-        raise OutOfRangeError(f"{len(labels)} prototypes: more than {sum(PARTS.values())} are needed, which are held out")
+        raise OutOfRangeError(
+            f"{len(labels)} prototypes: more than {sum(PARTS.values())} are needed, which are held out"
+        )
     order, parts, first = np.random.default_rng((seed, 96)).permutation(len(labels)), {}, 0
     for name, count in (*PARTS.items(), ("train", len(labels))):
         chosen = {labels[i] for i in order[first : first + count]}

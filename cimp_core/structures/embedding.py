@@ -29,7 +29,7 @@ from .map_files import Maps
 from .micrographs import power_of
 from .projection import Pattern
 from .retrieval_sets import MapSet, test_set, training_set
-from .spectrum_map import SpectrumMap, map_of_power, regions, spectrum_map
+from .spectrum_map import SpectrumMap, invariants, map_of_power, regions, spectrum_map
 from .views import View
 
 __all__ = ["BRANCHES", "WEIGHTS", "EmbeddingConfig", "embed", "embed_maps", "embed_patterns", "load", "train"]
@@ -38,7 +38,7 @@ WEIGHTS = "cimp-structures-s"
 """Name of the shipped weights."""
 
 BRANCHES = ("cts", "cts+space_group", "cts+prototype", "space_group", "prototype")
-"""What is learnt: to contrast crystals, to tell classes, or both; the thesis's sgn and icsd are space group and crystal."""
+"""What is learnt: to contrast crystals, to tell classes, or both."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class EmbeddingConfig(TrainConfig):
     checkpoint_every: int = 25_600
     branch: str = "cts"  # one of `BRANCHES`
     head: str = "identity"  # or "nonlinear"
-    width: int = 16  # channels of the residual network's first stage; 0 leaves it out
-    hidden: int = 512
+    width: int = 0  # channels of the residual network's first stage; 0 leaves it out
+    hidden: int = 640
     dim: int = 128
     dropout: float = 0.1
     images: int = 4  # of each crystal of a batch
@@ -67,8 +67,8 @@ class EmbeddingConfig(TrainConfig):
 class Batches:
     """Batches of some images of some crystals each, a pure function of the step.
 
-    ``batches(step)`` gives values (B, 64, 64), scalars (B, 3), and crystal, prototype and space group (B,) of each.
-    Directions are turned and mirrored at random.
+    ``batches(step)`` gives invariants (B, 6, 64), scalars (B, 3), and crystal, prototype and space group (B,) of each;
+    for a residual network also maps (B, 64, 64), their directions turned and mirrored at random.
     """
 
     def __init__(self, data: MapSet, config: EmbeddingConfig) -> None:
@@ -85,23 +85,29 @@ class Batches:
         rng = np.random.default_rng((config.seed, 2, step))
         chosen = rng.choice(len(self.members), config.batch_size // config.images, replace=False)
         rows = np.concatenate([rng.choice(self.members[c], config.images, replace=False) for c in chosen])
-        values = data.maps.values[rows].astype(np.float32)
         scalars = data.maps.scalars[rows].copy()
         scalars[rng.random(len(rows)) < config.hide, 1] = np.nan
-        turns, mirrored = rng.integers(values.shape[2], size=len(rows)), rng.random(len(rows)) < 0.5
-        place = (np.arange(values.shape[2]) * np.where(mirrored, -1, 1)[:, None] + turns[:, None]) % values.shape[2]
-        values = np.take_along_axis(values, place[:, None, :], 2)
         labels = data.maps.structure[rows], data.prototype[rows], data.space_group[rows]
-        return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (values, scalars, *labels))
+        batch = [data.invariants[rows], scalars, *labels]
+        if config.width:
+            batch.append(_turned(data.maps.values[rows].astype(np.float32), rng))
+        return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in batch)
+
+
+def _turned(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Maps (n, rings, sectors), each turned by a random angle, and half of them mirrored."""
+    count, sectors = len(values), values.shape[2]
+    turns, sign = rng.integers(sectors, size=(count, 1)), np.where(rng.random((count, 1)) < 0.5, -1, 1)
+    return np.take_along_axis(values, ((np.arange(sectors) * sign + turns) % sectors)[:, None, :], 2)
 
 
 def loss(branch: str) -> Callable:
     """The loss of a branch: contrast of one half of the images with the other, and cross entropy of classes."""
     terms = branch.split("+")
 
-    def of(model, values: Tensor, scalars: Tensor, crystal: Tensor, prototype: Tensor, space_group: Tensor):
-        output = model(values, scalars)
-        total, scalars = values.new_zeros(()), {}
+    def of(model, rings: Tensor, scalars: Tensor, crystal: Tensor, prototype: Tensor, space_group: Tensor, *values):
+        output = model(rings, scalars, *values)
+        total, scalars = scalars.new_zeros(()), {}
         if "cts" in terms:
             scale = (model.module if hasattr(model, "module") else model).scale
             total = info_nce(output.projection[::2], output.projection[1::2], crystal[::2], scale)
@@ -157,11 +163,11 @@ def make_encoder(data: MapSet, config: EmbeddingConfig) -> StructureEncoder:
 
 def validation(model: StructureEncoder, val: MapSet, every: int = 11) -> dict[str, float]:
     """Mean average precisions of some of a set's images, each against all the others."""
-    z = embed_maps(model, val.maps)
+    z = embed_maps(model, val.maps, val.invariants)
     query = np.arange(0, len(z), every)
     maps = val.maps
     found = structure_precisions(z[query] @ z.T, query, maps.structure, maps.view, val.prototype)
-    return {f"val_{name}": float(np.nanmean(values)) for name, values in found.items()}
+    return {f"val_{name}": float(v[known].mean()) for name, v in found.items() if (known := ~np.isnan(v)).any()}
 
 
 def load(name: str | Path = WEIGHTS) -> StructureEncoder:
@@ -169,15 +175,25 @@ def load(name: str | Path = WEIGHTS) -> StructureEncoder:
     return weights.load(name, "structures")
 
 
-def embed_maps(model: StructureEncoder, maps: Maps, contrast: bool = True, batch: int = 512) -> np.ndarray:
-    """Unit rows (n, dim) float32 of maps; `contrast` is False where black levels are not known."""
+def embed_maps(
+    model: StructureEncoder, maps: Maps, rings: np.ndarray | None = None, *, contrast: bool = True, batch: int = 512
+) -> np.ndarray:
+    """Unit rows (n, dim) float32 of maps; `contrast` is False where black levels are not known.
+
+    Parameters
+    ----------
+    rings : (n, 6, 64) array, optional
+        The maps' `invariants`, if they are there already.
+    """
+    rings = invariants(maps.values) if rings is None else rings
     scalars = np.array(maps.scalars, np.float32)
     if not contrast:
         scalars[:, 1] = np.nan
+    inputs = (rings, scalars, maps.values) if model.config.width else (rings, scalars)
     model.eval()
     with torch.inference_mode():
         rows = [
-            model.embed(torch.from_numpy(maps.values[i : i + batch].astype(np.float32)), torch.from_numpy(scalars[i : i + batch]))
+            model.embed(*(torch.from_numpy(a[i : i + batch].astype(np.float32)) for a in inputs))
             for i in range(0, len(scalars), batch)
         ]
     return torch.cat(rows).numpy()
@@ -209,7 +225,7 @@ def embed(
         parts = regions(*image.shape, size) if image.ndim == 2 and size > 0 else [...]
         found += [spectrum_map(image[part], size) for part in parts]
         owner += [i] * len(parts)
-    z = embed_maps(model, _stacked(found), contrast)
+    z = embed_maps(model, _stacked(found), contrast=contrast)
     sums = np.zeros((len(images), z.shape[1]), np.float32)
     np.add.at(sums, owner, z)
     return sums / np.linalg.norm(sums, axis=1, keepdims=True)
@@ -230,7 +246,7 @@ def embed_patterns(
     for pattern in patterns:
         power, mean = power_of(pattern, view, electrons, rng)
         found.append(map_of_power(power, 128, 128, mean, view.pixel_size))
-    return embed_maps(model, _stacked(found), contrast)
+    return embed_maps(model, _stacked(found), contrast=contrast)
 
 
 def _stacked(found: Sequence[SpectrumMap]) -> Maps:
@@ -253,14 +269,15 @@ def main() -> None:
         kind = type(getattr(EmbeddingConfig(), name, ""))
         values[name] = kind(value)
     config = make_config(EmbeddingConfig, values)
-    val = test_set(arguments.maps, "val")
-    model = train(training_set(arguments.maps), val, config, arguments.out, on_log=lambda entry: print(json.dumps(entry), flush=True))
+    data, val = training_set(arguments.maps), test_set(arguments.maps, "val")
+    model = train(data, val, config, arguments.out, on_log=lambda entry: print(json.dumps(entry), flush=True))
     if arguments.save:
+        settings = "".join(f" --set {text}" for text in arguments.set)
         record = {
-            "command": "python -m cimp_core.structures.embedding --out RUN " + " ".join(f"--set {t}" for t in arguments.set),
-            "data": f"{len(training_set(arguments.maps).maps.scalars)} maps of simulated images of decorated AFLOW prototypes",
+            "command": f"python -m cimp_core.structures.embedding --out RUN{settings}",
+            "data": f"{len(data.prototype)} simulated images of {len(data.structures)} decorated AFLOW prototypes",
             "settings": dataclasses.asdict(config),
-            **{k: round(v, 4) for k, v in validation(model, val).items()},
+            **{name: round(value, 4) for name, value in validation(model, val, every=1).items()},
         }
         print(weights.save(model, arguments.save, record, half=("",)))
 

@@ -21,7 +21,7 @@ __all__ = ["MICROSCOPE", "THESIS", "TRAINING", "Conditions", "draw_micrograph", 
 PULSES = 0.5
 """Standard deviation over mean of the pulse heights of single electrons, as of `views.recorded`."""
 BRIGHT, LOBE = 24, 3
-"""Places along each axis at which the brightest pixel is looked for; reach of a window's transform in steps of a grid."""
+"""Places along each axis at which the brightest pixel is looked for; reach of a window's transform [grid steps]."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,8 @@ class Conditions:
     outer: float = 200e-3  # [rad]
 
 
-THESIS = Conditions(
-    pixel_size=(0.2, 0.2), electrons=(20.0, 500.0), thickness=(100.0, 100.0), tilt=0.0, distortion=0.0
-)
-"""As in the thesis: one microscope, one thickness, noise. In-plane rotation and shift, which it did not have, are drawn."""
+THESIS = Conditions(pixel_size=(0.2, 0.2), electrons=(20.0, 500.0), thickness=(100.0, 100.0), tilt=0.0, distortion=0.0)
+"""As in the thesis: one microscope, one thickness, noise. Unlike there, in-plane rotation and shift are drawn."""
 
 MICROSCOPE = Conditions()
 """What varies from image to image on one microscope."""

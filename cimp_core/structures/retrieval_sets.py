@@ -16,20 +16,22 @@ import numpy as np
 from .crystals import Structure, prototypes
 from .decorated import decorations, split_prototypes
 from .map_files import Maps, make_maps
-from .micrographs import MICROSCOPE, THESIS, TRAINING, Conditions
+from .micrographs import MICROSCOPE, THESIS, TRAINING
+from .spectrum_map import invariants
 
-__all__ = ["CONDITIONS", "DECORATIONS", "MapSet", "crystals_of", "test_set", "training_set"]
+__all__ = ["CONDITIONS", "DECORATIONS", "MapSet", "crystals_of", "test_set", "thinned", "training_set"]
 
-DECORATIONS = {"train": 20, "val": 7, "test": 7}
+DECORATIONS = {"train": 14, "val": 7, "test": 7}
 """Crystals of each prototype; fewer where so many cannot be made."""
 
 CONDITIONS = {"thesis": THESIS, "microscope": MICROSCOPE}
 
 
 class MapSet(NamedTuple):
-    """Maps, and of each image what is known of its crystal."""
+    """Maps, what no rotation changes of them, and of each image what is known of its crystal."""
 
     maps: Maps
+    invariants: np.ndarray  # (n, 6, 64) float32
     structures: tuple[Structure, ...]
     prototype: np.ndarray  # (n,) int: class of each image
     space_group: np.ndarray  # (n,) int
@@ -38,7 +40,8 @@ class MapSet(NamedTuple):
 @cache
 def crystals_of(part: str) -> tuple[Structure, ...]:
     """The crystals of a part: first one of each prototype, then another of each, and so on."""
-    spread = 0.03 if part == "train" else 0.02
+    # Cells of the training crystals vary more: there are few prototypes, and this makes them more.
+    spread = 0.08 if part == "train" else 0.02
     found = [decorations(s, DECORATIONS[part], spread=spread) for s in split_prototypes(prototypes())[part]]
     return tuple(some[i] for i in range(DECORATIONS[part]) for some in found if i < len(some))
 
@@ -46,9 +49,7 @@ def crystals_of(part: str) -> tuple[Structure, ...]:
 def training_set(folder: str | Path, on_step: Callable[[int], None] | None = None) -> MapSet:
     """Eight images of each crystal, one along each zone axis; made in `folder` or read from it."""
     crystals = crystals_of("train")
-    maps = make_maps(
-        crystals, Path(folder) / "train", TRAINING, repeats=1, seed=1, recorded=False, on_step=on_step
-    )
+    maps = make_maps(crystals, Path(folder) / "train", TRAINING, repeats=1, seed=1, recorded=False, on_step=on_step)
     return _labelled(maps, crystals)
 
 
@@ -74,13 +75,15 @@ test_set.__test__ = False  # no test, whatever pytest makes of its name
 
 
 def _labelled(maps: Maps, crystals: Sequence[Structure]) -> MapSet:
-    classes = [np.unique(values, return_inverse=True)[1] for values in zip(*((s.prototype, str(s.space_group)) for s in crystals))]
-    return MapSet(maps, tuple(crystals), *(c[maps.structure] for c in classes))
+    classes = [
+        np.unique(values, return_inverse=True)[1]
+        for values in zip(*((s.prototype, str(s.space_group)) for s in crystals))
+    ]
+    return MapSet(maps, invariants(maps.values), tuple(crystals), *(c[maps.structure] for c in classes))
 
 
-def thinned(found: MapSet, every: int) -> MapSet:
-    """Only every so manieth crystal's images; for tests and for short looks."""
-    keep = found.maps.structure % every == 0
-    return MapSet(Maps(*(a[keep] for a in found.maps)), found.structures, found.prototype[keep], found.space_group[keep])
-
-
+def thinned(found: MapSet, keep: Callable[[np.ndarray], np.ndarray]) -> MapSet:
+    """The images of the crystals whose numbers (n,) `keep` says yes to."""
+    kept = keep(found.maps.structure)
+    maps = Maps(*(a[kept] for a in found.maps))
+    return MapSet(maps, found.invariants[kept], found.structures, found.prototype[kept], found.space_group[kept])

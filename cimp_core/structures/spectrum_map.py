@@ -17,7 +17,18 @@ from scipy import fft
 from ..errors import OutOfRangeError
 from .polar import prepared
 
-__all__ = ["FIELD", "RINGS", "SECTORS", "SpectrumMap", "map_of_power", "power_spectrum", "regions", "spectrum_map"]
+__all__ = [
+    "FIELD",
+    "INVARIANTS",
+    "RINGS",
+    "SECTORS",
+    "SpectrumMap",
+    "invariants",
+    "map_of_power",
+    "power_spectrum",
+    "regions",
+    "spectrum_map",
+]
 
 LOWEST, HIGHEST, COUNT = 0.06, 1.32, 64
 RINGS = np.linspace(LOWEST, HIGHEST, COUNT)
@@ -30,6 +41,9 @@ FIELD = 32.0
 
 QUANTILE = 0.25
 """Of the power spectrum, from which the noise is told, as lattice peaks fill little of it."""
+
+INVARIANTS = ("largest", "mean", "spread", "twofold", "fourfold", "sixfold")
+"""What `invariants` gives of each ring."""
 
 
 class SpectrumMap(NamedTuple):
@@ -76,6 +90,20 @@ def map_of_power(power: np.ndarray, rows: int, columns: int, mean: float, pixel_
         math.log(excess / (rows * columns * mean**2) + 1e-6) if mean > 0 else math.nan,
         min(rows, columns) * pixel_size,
     )
+
+
+def invariants(values: np.ndarray) -> np.ndarray:
+    """What no rotation of an image changes of its map: (n, 6, 64) float32 from values (n, 64, 64).
+
+    Of each ring the largest value, the mean, the spread, and how strong its two-, four- and sixfold parts are.
+    """
+    found = np.empty((len(values), len(INVARIANTS), values.shape[1]), np.float32)
+    for start in range(0, len(values), 512):
+        part = values[start : start + 512].astype(np.float32)
+        waves = np.abs(fft.rfft(part, axis=2, workers=1)[..., :4]) / part.shape[2]
+        of = part.max(2), waves[..., 0], part.std(2), *np.moveaxis(2 * waves[..., 1:], 2, 0)
+        found[start : start + 512] = np.stack(of, 1)
+    return found
 
 
 def _bilinear(power: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
