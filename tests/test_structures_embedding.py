@@ -1,0 +1,188 @@
+"""Random micrographs, maps of their spectra, and the embedding learnt from them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from pymatgen.core import Lattice
+from pymatgen.core import Structure as PymatgenStructure
+
+from cimp_core import weights
+from cimp_core.errors import OutOfRangeError, SchemaError
+from cimp_core.structures import embedding, map_files, spectrum_map
+from cimp_core.structures.crystals import from_pymatgen
+from cimp_core.structures.decorated import decorations
+from cimp_core.structures.embedding import Batches, EmbeddingConfig, embed, embed_maps, embed_patterns, train
+from cimp_core.structures.map_files import make_maps, zones_of
+from cimp_core.structures.micrographs import MICROSCOPE, THESIS, draw_micrograph, draw_power
+from cimp_core.structures.projection import Pattern, project
+from cimp_core.structures.retrieval_sets import MapSet
+from cimp_core.structures.spectrum_map import RINGS, SECTORS, map_of_power
+from cimp_core.structures.views import View, collected
+
+TINY = EmbeddingConfig(
+    samples=256, batch_size=32, warmup=32, ema_half_life=0, width=8, hidden=32, dim=16, log_every=64,
+    validate_every=128, checkpoint_every=128,
+)  # fmt: skip
+
+
+def crystal(group, lattice, elements, sites, name):
+    return from_pymatgen(PymatgenStructure.from_spacegroup(group, lattice, elements, sites), name, "a test")
+
+
+@pytest.fixture(scope="module")
+def crystals():
+    salt = crystal("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]], "salt")
+    rutile = crystal("P4_2/mnm", Lattice.tetragonal(4.59, 2.96), ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]], "rutile")
+    return [one for prototype in (salt, rutile) for one in decorations(prototype, 6)]
+
+
+@pytest.fixture(scope="module")
+def maps(crystals, tmp_path_factory):
+    return make_maps(crystals, tmp_path_factory.mktemp("maps"), THESIS, zones=4, repeats=1, recorded=False)
+
+
+@pytest.fixture(scope="module")
+def data(crystals, maps):
+    prototype = maps.structure // 6
+    return MapSet(maps, spectrum_map.invariants(maps.values), tuple(crystals), prototype, prototype)
+
+
+def test_the_spectrum_drawn_without_an_image_is_that_of_the_image(crystals):
+    bright = dataclasses.replace(MICROSCOPE, electrons=(1e7, 1e7))
+    for structure in crystals[:3]:
+        projection = project(structure, zones_of(structure, 1)[0])
+        image, size = draw_micrograph(projection, bright, np.random.default_rng(2))
+        power, mean, told = draw_power(projection, bright, np.random.default_rng(2))
+        true = spectrum_map.power_spectrum(image)
+        assert told == size and mean == pytest.approx(image.mean(), rel=0.03)
+        strong = true > 1e-3 * true.max()
+        assert np.abs(np.log(power[strong] / true[strong])).max() < 0.15
+
+
+def test_the_noise_drawn_without_an_image_is_that_of_the_image(crystals):
+    dim = dataclasses.replace(MICROSCOPE, electrons=(50, 50))
+    projection = project(crystals[0], (1, 0, 0))
+    image, _ = draw_micrograph(projection, dim, np.random.default_rng(2))
+    power, _, _ = draw_power(projection, dim, np.random.default_rng(2))
+    corner = np.s_[56:72, 50:]  # beyond what the probe transfers
+    assert power[corner].mean() == pytest.approx(spectrum_map.power_spectrum(image)[corner].mean(), rel=0.15)
+    assert power[corner].std() == pytest.approx(power[corner].mean(), rel=0.15)
+
+
+def test_a_wave_lies_on_the_map_where_it_should_and_as_strong():
+    g, direction = 0.5, 0.7
+    wave = Pattern(
+        1.0, np.array([[np.cos(direction), np.sin(direction)]], np.float32) * g, np.array([0.1], np.complex64)
+    )
+    image = collected(wave, View(0.2, 128, 128)) * 1e4
+    image = np.random.default_rng(0).poisson(image).astype(float)
+    made = spectrum_map.spectrum_map(image, 0.2)
+    ring, sector = np.unravel_index(made.values.argmax(), made.values.shape)
+    assert abs(RINGS[ring] - g) <= 0.01 + 1e-9 and abs(SECTORS[sector] - direction) < np.pi / 64
+    # Energy over that of the mean: 2 x 0.1^2 of the image's mean square.
+    assert made.contrast == pytest.approx(np.log(2 * 0.1**2), abs=0.03)
+    assert made.field == pytest.approx(25.6)
+    again = spectrum_map.spectrum_map(3 * image + 500, 0.2)
+    np.testing.assert_allclose(again.values, made.values, atol=1e-3)
+    assert again.contrast < made.contrast and np.isnan(spectrum_map.spectrum_map(image - 2e4, 0.2).contrast)
+    # A quarter of a turn moves directions by half the axis, and columns onto rows.
+    turned = spectrum_map.spectrum_map(np.rot90(image), 0.2).values
+    ring, sector = np.unravel_index(turned.argmax(), turned.shape)
+    assert abs((SECTORS[sector] - direction) % np.pi - np.pi / 2) < np.pi / 64
+    with pytest.raises(OutOfRangeError, match="pixel size"):
+        spectrum_map.spectrum_map(image, 0.0)
+
+
+def test_bilinear_is_exact_at_the_places_of_the_spectrum_and_mirrors():
+    image = np.random.default_rng(1).normal(size=(16, 20))
+    power = spectrum_map.power_spectrum(image)
+    full = np.abs(np.fft.fft2(spectrum_map.prepared(image))) ** 2 / image.size
+    y, x = np.meshgrid([-7.0, -1, 0, 3], [-9.0, -2, 0, 4], indexing="ij")
+    np.testing.assert_allclose(
+        spectrum_map._bilinear(power, y, x), full[y.astype(int) % 16, x.astype(int) % 20], rtol=1e-4, atol=1e-9
+    )
+
+
+def test_regions_cover_an_image_and_are_no_wider_than_the_field():
+    covered = np.zeros((400, 300), int)
+    for part in spectrum_map.regions(400, 300, 0.2):
+        covered[part] += 1
+        assert covered[part].shape[0] * 0.2 <= spectrum_map.FIELD
+    assert covered.min() >= 1
+    assert spectrum_map.regions(128, 128, 0.2) == [(slice(0, 128), slice(0, 128))]
+    assert len(spectrum_map.regions(4000, 4000, 0.2)) == 9
+
+
+def test_maps_are_kept_resumed_and_not_mistaken(crystals, maps, tmp_path, monkeypatch):
+    monkeypatch.setattr(map_files, "CHUNK", 5)
+    arguments = {"zones": 4, "repeats": 1, "recorded": False}
+    make_maps(crystals, tmp_path, THESIS, **arguments)
+    (tmp_path / "maps-0001.npz").unlink()
+    again = make_maps(crystals, tmp_path, THESIS, **arguments)
+    for one, other in zip(again, maps, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert maps.values.shape == (48, 64, 64) and len(np.unique(maps.view)) == 48
+    with pytest.raises(SchemaError, match="conditions differ"):
+        make_maps(crystals, tmp_path, MICROSCOPE, **arguments)
+
+
+def test_batches_are_of_whole_crystals_and_the_same_for_a_step(data):
+    batches = Batches(data, TINY)
+    first, again, other = batches(3), batches(3), batches(4)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    rings, scalars, structure, prototype, _, values = first
+    assert rings.shape == (32, 6, 64)
+    assert values.shape == (32, 64, 64) and not torch.equal(values, other[-1])
+    assert np.all(np.unique(structure, return_counts=True)[1] == 4)
+    assert torch.equal(prototype, structure // 6)
+    assert 0 < torch.isnan(scalars[:, 1]).sum() < 32
+    with pytest.raises(OutOfRangeError, match="whole crystals"):
+        Batches(data, dataclasses.replace(TINY, images=3))
+
+
+@pytest.mark.parametrize("branch", ["cts", "cts+prototype", "space_group"])
+def test_training_learns_resumes_and_comes_back_from_a_file(data, tmp_path, branch):
+    config = dataclasses.replace(TINY, branch=branch, head="nonlinear")
+    whole = train(data, data, config, tmp_path / "whole")
+    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"] and 0 < log[-1]["val_all"] <= 1
+    train(data, data, config, tmp_path / "parts", stop=5)
+    resumed = train(data, data, config, tmp_path / "parts")
+    np.testing.assert_array_equal(embed_maps(whole, data.maps), embed_maps(resumed, data.maps))
+    weights.save(whole, tmp_path / "w.safetensors", {"seed": 0})
+    again = embedding.load(tmp_path / "w.safetensors")
+    # Not to the last bit: the trained one keeps its channels in another order.
+    np.testing.assert_allclose(embed_maps(again, data.maps), embed_maps(whole, data.maps), atol=1e-6)
+    assert "any zone axis" in (tmp_path / "w.md").read_text()
+
+
+def test_embeddings_do_not_depend_on_gain_and_batch_and_black_level_only_where_asked(crystals, data):
+    torch.manual_seed(0)
+    model = embedding.make_encoder(data, TINY).eval()
+    image, size = draw_micrograph(project(crystals[0], (1, 0, 0)), THESIS, np.random.default_rng(0))
+    z = embed(model, [image, image * 7 + 40, np.tile(image, (2, 2))], size)
+    assert z.shape == (3, 16)
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(z[0], z[1], atol=1e-4)
+    dark = embed(model, [image, image + 40], size, contrast=True)
+    assert np.abs(dark[0] - dark[1]).max() > 1e-4
+    np.testing.assert_allclose(embed_maps(model, data.maps, batch=7), embed_maps(model, data.maps), atol=1e-5)
+    patterns = [Pattern(1.0, np.array([[0.3, 0.1]], np.float32), np.array([0.2], np.complex64))]
+    assert embed_patterns(model, patterns).shape == (1, 16)
+    with pytest.raises(OutOfRangeError, match="constant"):
+        embed(model, [np.ones((64, 64))], 0.2)
+
+
+def test_unknown_branches_are_refused(data):
+    with pytest.raises(OutOfRangeError, match="branch 'sgn': it is one of cts"):
+        train(data, None, dataclasses.replace(TINY, branch="sgn"))
+
+
+def test_a_map_without_lattice_is_finite():
+    power = np.random.default_rng(0).exponential(size=(128, 65))
+    made = map_of_power(power, 128, 128, 5.0, 0.2)
+    assert np.isfinite(made.values).all() and np.isfinite(made.energy) and np.isfinite(made.contrast)
