@@ -27,8 +27,8 @@ FIELDS = (12.0, 17.0, 24.0, 34.0, 60.0)
 
 
 WEAK = 0.15
-"""Part of the strongest value of a map that is taken off, with all that is less: peaks that a real probe, wider than the
-library's, or noise hides; without it boundaries, streaks and thickness weigh as much as they."""
+"""Part of the strongest value of a map that is taken off, with all that is less: peaks that noise hides, or a probe
+wider than the library's. Without it what boundaries, streaks and thickness add would weigh as much as peaks."""
 
 
 def strong(values: np.ndarray) -> np.ndarray:

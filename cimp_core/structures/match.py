@@ -39,8 +39,10 @@ SHORTLIST, LAID, REFINED = 60, 20, 8
 """Entries that are compared by rolled maps, laid on the peaks, fitted by pixel."""
 PIXEL_ERROR = 0.05
 CONSTANTS = Path(__file__).resolve().parents[1] / "data" / "structures.json"
-CANDIDATE = 8
+CANDIDATE = 9
 """Numbers that `features` has of a candidate."""
+CHANCE = 30.0
+"""Logarithm of the likelihood ratio to noise alone that a search through a library finds by chance, about."""
 NONE = "none of these"
 
 
@@ -289,16 +291,16 @@ def keep(library: Library, index: Index) -> None:
 
 
 def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, np.ndarray]:
-    """What fits say: (n, 8) numbers of each candidate, and (3,) of the query for "none of these".
+    """What fits say: (n, 9) numbers of each candidate, and (3,) of the query for "none of these".
 
     Of a candidate: logarithm of the share that it leaves unexplained, root of how much less probable the image is under
     it than under the best one, likeness of moduli, overlap of polar maps, square of the scale's departure in standard
     deviations of the pixel size, logarithm of the distortion, what its lattice could explain but its columns do not,
-    what it explains.
+    what it explains, logarithm of how much more probable it makes the image than noise alone would.
     """
     if not found:
         return np.zeros((0, CANDIDATE)), np.array([1.0, 0.0, 0.0])
-    ratio = query.noise / (1 - query.noise)
+    ratio = max(query.noise, 1e-6) / (1 - query.noise)
     explained = np.array([c.fit.explained for c in found])
     gain = (explained.max() - explained) / ratio * query.image.size / 2
     rows = [
@@ -310,6 +312,7 @@ def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np
         [-math.log(c.fit.bend + 0.003) for c in found],
         [min(max(c.fit.lattice - c.fit.explained, 0.0), 1.0) for c in found],
         np.clip(explained, 0, 1),
+        np.minimum(np.log1p(np.maximum(explained, 0) / ratio * query.image.size / 2 / CHANCE), 4.0),
     ]
     return np.array(rows, float).T, np.array([1.0, math.log(max(ratio, 1e-9)), max(math.log(max(ratio, 1e-9)), 0.0)])
 
