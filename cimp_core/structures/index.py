@@ -16,7 +16,7 @@ from . import polar
 from .polar import PolarMap
 from .projection import Pattern
 
-__all__ = ["FIELDS", "Index"]
+__all__ = ["FIELDS", "Index", "strong"]
 
 HARMONICS = 8
 """Of half a turn, from 0: four- and six-fold views differ in the second and third."""
@@ -24,6 +24,16 @@ RINGS = slice(4, 74)
 """Radii that are compared: 0.1 to 1.9 1/angstrom."""
 FIELDS = (12.0, 17.0, 24.0, 34.0, 60.0)
 """Fields of view for which an index may be made [angstrom]: the nearest to an image's own is best."""
+
+
+WEAK = 0.15
+"""Part of the strongest value of a map that is taken off, with all that is less: peaks that noise hides, or a probe
+wider than the library's. Without it what boundaries, streaks and thickness add would weigh as much as peaks."""
+
+
+def strong(values: np.ndarray) -> np.ndarray:
+    """Maps (..., 80, 96) without what is weak."""
+    return np.maximum(values - WEAK * values.max((-2, -1), keepdims=True), 0)
 
 
 def describe(values: np.ndarray) -> np.ndarray:
@@ -45,7 +55,7 @@ class Index:
         if not len(patterns):
             raise OutOfRangeError("a library without patterns cannot be searched; give it structures")
         self.field = float(field)
-        found = [describe(polar.of_pattern(p, field).values) for p in patterns]
+        found = [describe(strong(polar.of_pattern(p, field).values)) for p in patterns]
         self.rows = np.stack(found).reshape(len(found), -1)
         self.squares = (self.rows**2).reshape(len(found), -1, HARMONICS).sum(2)
 
@@ -63,10 +73,10 @@ class Index:
     def similar(self, query: PolarMap, stretch: float = 0.05) -> np.ndarray:
         """Cosine of each row to a map, at the best of the scales within `stretch`: (n,) float32."""
         reach = polar.steps_within(stretch)
-        vectors, masks = [], []
+        vectors, masks, values = [], [], strong(query.values)
         for by in range(-reach, reach + 1):
             known = polar.moved(query.known, -by)
-            vectors.append(describe(polar.moved(query.values, -by) * known[:, None]).ravel())
+            vectors.append(describe(polar.moved(values, -by) * known[:, None]).ravel())
             masks.append(known[RINGS].astype(np.float32))
         vectors, masks = np.stack(vectors, 1), np.stack(masks, 1)
         lengths = np.linalg.norm(vectors, axis=0)

@@ -24,7 +24,7 @@ from ..errors import OutOfRangeError
 from . import fit as fits
 from . import polar
 from .fit import Fit, Query
-from .index import FIELDS, Index
+from .index import FIELDS, Index, strong
 from .polar import Overlap, PolarMap
 from .regions import Region, find_grains
 
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Grain", "Match", "candidates", "features", "index_of", "keep", "match", "probabilities"]
 
-SHORTLIST, LAID, REFINED = 80, 12, 8
+SHORTLIST, LAID, REFINED = 60, 20, 8
 """Entries that are compared by rolled maps, laid on the peaks, fitted by pixel."""
 PIXEL_ERROR = 0.05
 CONSTANTS = Path(__file__).resolve().parents[1] / "data" / "structures.json"
-CANDIDATE = 7
+CANDIDATE = 9
 """Numbers that `features` has of a candidate."""
+CHANCE = 30.0
+"""Logarithm of the likelihood ratio to noise alone that a search through a library finds by chance, about."""
 NONE = "none of these"
 
 
@@ -247,10 +249,11 @@ def rolled(
 ) -> list[tuple[int, list[Overlap]]]:
     """Entries whose polar maps lie best on an image's, best first, each with its best rotations."""
     stretch, skipped, found = 1.5 * error, set(without), []
+    clear = replace(mapped, values=strong(mapped.values))
     for number in map(int, index_of(library, mapped.field).nearest(mapped, SHORTLIST + len(skipped), stretch)):
         if number not in skipped:
             one = polar.of_pattern(library[number].pattern, mapped.field)
-            places = polar.overlaps(mapped, one, stretch, mirror=False)
+            places = polar.overlaps(clear, replace(one, values=strong(one.values)), stretch, mirror=False)
             found += [(number, places)] if places else []
     return sorted(found, key=lambda f: -f[1][0].score)
 
@@ -288,15 +291,16 @@ def keep(library: Library, index: Index) -> None:
 
 
 def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, np.ndarray]:
-    """What fits say: (n, 7) numbers of each candidate, and (3,) of the query for "none of these".
+    """What fits say: (n, 9) numbers of each candidate, and (3,) of the query for "none of these".
 
     Of a candidate: logarithm of the share that it leaves unexplained, root of how much less probable the image is under
     it than under the best one, likeness of moduli, overlap of polar maps, square of the scale's departure in standard
-    deviations of the pixel size, logarithm of the distortion, what its lattice could explain but its columns do not.
+    deviations of the pixel size, logarithm of the distortion, what its lattice could explain but its columns do not,
+    what it explains, logarithm of how much more probable it makes the image than noise alone would.
     """
     if not found:
-        return np.zeros((0, 7)), np.array([1.0, 0.0, 0.0])
-    ratio = query.noise / (1 - query.noise)
+        return np.zeros((0, CANDIDATE)), np.array([1.0, 0.0, 0.0])
+    ratio = max(query.noise, 1e-6) / (1 - query.noise)
     explained = np.array([c.fit.explained for c in found])
     gain = (explained.max() - explained) / ratio * query.image.size / 2
     rows = [
@@ -307,6 +311,8 @@ def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np
         [-min((math.log(c.fit.scale) / max(error, 2e-3)) ** 2 / 2, 8.0) for c in found],
         [-math.log(c.fit.bend + 0.003) for c in found],
         [min(max(c.fit.lattice - c.fit.explained, 0.0), 1.0) for c in found],
+        np.clip(explained, 0, 1),
+        np.minimum(np.log1p(np.maximum(explained, 0) / ratio * query.image.size / 2 / CHANCE), 4.0),
     ]
     return np.array(rows, float).T, np.array([1.0, math.log(max(ratio, 1e-9)), max(math.log(max(ratio, 1e-9)), 0.0)])
 

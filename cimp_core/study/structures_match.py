@@ -58,16 +58,16 @@ def cases() -> list[Case]:
     for error in (0.005, 0.02, 0.05):
         settings = wide | {"pixel_error": error}
         name = f"calibrate_{error:g}"
-        found.append(Case(name, 16, settings, error, thirds=(0,)))
-        found.append(Case(f"{name}_out", 16, settings, error, left_out=True, thirds=(0,)))
-    found.append(Case("calibrate_amorphous", 6, wide, 0.05, kind="amorphous"))
-    found.append(Case("calibrate_noise", 4, wide, 0.05, kind="noise"))
-    found += [Case("moderate", 80), Case("out", 40, left_out=True), Case("channelled", 30, kind="channelled")]
-    found += [Case("out_hard", 24, HARD, 0.02, left_out=True), Case("hard", 24, HARD, 0.02)]
-    found += [Case(f"dose_{d}", 20, EASY | {"dose": (d, d)}) for d in (1, 3, 10, 500)]
-    found += [Case(f"pixel_error_{p}", 20, EASY | {"pixel_error": p / 100}, 0.05) for p in (0, 2, 5)]
-    found += [Case(k, 6, EASY, 0.02, kind=k) for k in ("amorphous", "vacuum", "noise")]
-    found += [Case(f"tilt_{t}", 20, EASY | {"tilt": math.radians(t)}) for t in (0.5, 1, 2)]
+        found.append(Case(name, 14, settings, error, thirds=(0,)))
+        found.append(Case(f"{name}_out", 12, settings, error, left_out=True, thirds=(0,)))
+    found.append(Case("calibrate_amorphous", 5, wide, 0.05, kind="amorphous"))
+    found.append(Case("calibrate_noise", 5, wide, 0.05, kind="noise"))
+    found += [Case("moderate", 60), Case("out", 40, left_out=True), Case("channelled", 24, kind="channelled")]
+    found += [Case("out_hard", 20, HARD, 0.02, left_out=True), Case("hard", 20, HARD, 0.02)]
+    found += [Case(f"dose_{d}", 16, EASY | {"dose": (d, d)}) for d in (1, 3, 10, 500)]
+    found += [Case(f"pixel_error_{p}", 16, EASY | {"pixel_error": p / 100}, 0.05) for p in (0, 2, 5)]
+    found += [Case(k, 5, EASY, 0.02, kind=k) for k in ("amorphous", "vacuum", "noise")]
+    found += [Case(f"tilt_{t}", 16, EASY | {"tilt": math.radians(t)}) for t in (0.5, 1, 2)]
     return found
 
 
@@ -178,7 +178,7 @@ def fit_weights(lines: list[dict]) -> np.ndarray:
             total -= math.log(max(float(chances(line, weights) @ answer), 1e-9))
         return total + 0.02 * float(weights @ weights)
 
-    start = np.concatenate([[-1.5, 0.1, 5, 5, 1, 0.1, -1], [3, 0, 0]])
+    start = np.concatenate([[-1.5, 0.1, 5, 5, 1, 0.1, -1, 1, 1], [3, 0, 0]])
     return minimize(cost, start, method="L-BFGS-B").x
 
 
