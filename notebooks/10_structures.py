@@ -218,39 +218,24 @@ plt.show()
 # ## Images of a data set
 #
 # Images as a microscope gives them, with drift, scan noise, particles and edges, and the settings of each. Those are taken
-# whose pixel size shows columns. The twin's materials are known, and are compared; of your own data, the answers are printed.
+# whose pixel size can show columns. The twin's materials are known, and are compared.
 
 # %%
+from cimp_core.study.structures_twin import answers, asked, material_table
+
 count = {"smoke": 3, "book": 12, "full": 60}[profile]
 size = {"smoke": (240, 96)}.get(profile, (7330, 256))
 dataset = cimp.twin(*size, seed=0) if data == "twin" else cimp.open_dataset(data)
 version = dataset.attributes.get("twin_version")
-materials = dataset.materials or [None] * len(dataset)
-resolved = [
-    i
-    for i in rng.permutation(len(dataset))
-    if 6e-12 < (dataset.acquisition(i).pixel_size or 0) < 35e-12
-]
-lines = []
-for i in resolved[:count]:
-    line = {"image": i, "material": materials[i]}
-    try:
-        size = dataset.acquisition(i).pixel_size
-        one = st.match(dataset.image(i), library, 1, None, 1, 0.02, pixel_size=size)
-        grain = one.grains[0]
-        line |= {"found": "none of these", "probability": grain.none}
-        if one.best is not None:
-            entry = one.best.entry
-            line |= {"found": entry.structure.formula, "zone": entry.zone}
-            line["probability"] = one.best.probability
-    except cimp.CimpError as error:
-        line["found"] = str(error)[:60]
-    lines.append(line)
-answers = pd.DataFrame(
-    lines, columns=["image", "material", "found", "zone", "probability"]
-)
-print(f"{len(resolved)} of {len(dataset)} images have pixels of 6 to 35 pm")
-answers.round(2)
+images = asked(dataset, count, seed)
+table_of = answers if version is None else material_table
+table = table_of(dataset, library, images)
+print(f"{len(images)} images of as many sessions, with pixels of 6 to 35 pm")
+table.drop(columns=["image", "none"]).round(2)
+
+# %% [markdown]
+# *Seen* says whether, by the twin's truth, a lattice stands out of the noise; where it does not, "none of these" is the answer to
+# hope for.
 
 # %% [markdown]
 # ## Your own crystals
