@@ -8,8 +8,10 @@ import pytest
 
 from cimp_core.errors import OutOfRangeError
 from cimp_core.structures import fit, match, polar, regions
+from cimp_core.structures.answers import NONE
 from cimp_core.structures.index import FIELDS, Index
 from cimp_core.structures.library import library
+from cimp_core.structures.query import Products, prepare
 from cimp_core.structures.views import View, collected, recorded, rotation
 
 PIXEL = 0.2
@@ -72,10 +74,10 @@ def test_the_first_look_finds_each_pattern_however_it_is_turned(known):
 
 
 def test_fourier_sums_are_those_of_a_double_loop(known):
-    query = fit.prepare(image_of(known, 0, pixels=(48, 64)), PIXEL)
+    query = prepare(image_of(known, 0, pixels=(48, 64)), PIXEL)
     x, y = query.axes
     at = np.array([[0.31, 0.12], [-0.2, 0.47], [0.33, 0.15]])
-    sums = fit._Sums.of(query, at)
+    sums = Products.of(query, at)
     for i, g in enumerate(at):
         wave = np.exp(2j * np.pi * (g[0] * x[None, :] + g[1] * y[:, None]))
         assert sums.seen[i] == pytest.approx((query.image * wave.conj()).mean(), rel=1e-3, abs=1e-5)
@@ -89,7 +91,7 @@ def test_a_fit_finds_turn_stretch_and_shift_and_leaves_noise(known):
     number, angle = entry(known, "TiO2", (1, 1, 0)), 2.1
     distortion = ((0.012, 0.006), (-0.004, -0.009))
     image = image_of(known, number, angle, dose=80.0, distortion=distortion)
-    query, mapped = fit.prepare(image, PIXEL), polar.of_image(image, PIXEL)
+    query, mapped = prepare(image, PIXEL), polar.of_image(image, PIXEL)
     places = polar.overlaps(mapped, polar.of_pattern(known[number].pattern, mapped.field), 0.03, mirror=False)
     laid = max((f for p in places for f in fit.lay(query, known[number].pattern, p)), key=lambda f: f.explained)
     found = fit.refine(query, known[number].pattern, laid)
@@ -109,7 +111,7 @@ def test_a_wider_probe_is_found_in_the_direction_that_it_has(known):
     coefficients = wide.coefficients * np.exp(-fit._squares(wide.frequencies.astype(float)) @ spread)
     view = View(PIXEL, 160, 160, angle=0.0)
     image = collected(type(wide)(wide.mean, wide.frequencies, coefficients), view)
-    query, mapped = fit.prepare(image, PIXEL), polar.of_image(image, PIXEL)
+    query, mapped = prepare(image, PIXEL), polar.of_image(image, PIXEL)
     start = polar.correlate(mapped, polar.of_pattern(wide, mapped.field), 0.0, mirror=False)
     found = max((fit.refine(query, wide, f) for f in fit.lay(query, wide, start)), key=lambda f: f.explained)
     wider, narrower = sorted([found.envelope[0], found.envelope[2]], reverse=True)
@@ -135,7 +137,7 @@ def test_the_best_match_is_what_the_image_shows(known, name, zone):
     assert abs(found.best.fit.scale - 1) < 3e-3
     table = found.table
     assert table.probability.sum() <= 1 + 1e-9
-    assert table.structure.iloc[-1] == match.NONE
+    assert table.structure.iloc[-1] == NONE
     assert found.grains[0].residual().std() == pytest.approx(1, abs=0.15)
 
 
@@ -215,7 +217,7 @@ def test_an_image_need_not_be_square_and_a_region_is_enough(known):
 
 
 def test_probabilities_follow_the_weights(monkeypatch, known):
-    query = fit.prepare(image_of(known, 0), PIXEL)
+    query = prepare(image_of(known, 0), PIXEL)
     weights = {"candidate": np.zeros(match.CANDIDATE), "none": np.array([math.log(2), 0.0, 0.0])}
     monkeypatch.setattr(match, "_constants", lambda: weights)
     one = match.candidates(image_of(known, 0), PIXEL, known, 0.01)[0][:2]

@@ -11,56 +11,18 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
 from . import polar
-from .polar import Overlap, prepared
+from .polar import Overlap
 from .projection import Pattern
+from .query import Products, Query, power_at, prepare, terms, waves
 from .views import View, collected, rotation
 
-__all__ = ["Fit", "Query", "alike", "lay", "model", "prepare", "refine"]
+__all__ = ["Fit", "alike", "lay", "model", "refine"]
 
-PIXEL = 0.3
-"""Images are binned to pixels of at most this size [angstrom]: their sampling then still shows |g| of 1.6."""
-LARGEST = 256
-"""Pixels along an edge, after binning, of the middle part that is compared."""
-TERMS = 48
-"""Coefficients of a pattern that take part: the strongest ones."""
 BEND = 0.02
 """Standard deviation of the elements of the distortion of a scan, before the image is asked."""
 STEPS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Query:
-    """An image made ready for fits.
-
-    Attributes
-    ----------
-    image : (rows, columns) float32 array
-        Binned, its slow changes taken off; of unit mean square.
-    pixel_size : float
-        After binning [angstrom].
-    binned : int
-        Pixels along the edge that make one.
-    peaks : (2 rows, 2 columns) float32 array
-        Power spectrum above the noise, centred, of the windowed image padded to twice its size.
-    noise : float
-        Share of noise in the mean square, 0 to 1.
-    """
-
-    image: np.ndarray
-    pixel_size: float
-    binned: int
-    peaks: np.ndarray
-    noise: float
-
-    @property
-    def axes(self) -> tuple[np.ndarray, np.ndarray]:
-        """x of columns and y of rows from the middle [angstrom]."""
-        rows, columns = self.image.shape
-        x = (np.arange(columns) - (columns - 1) / 2) * self.pixel_size
-        return x, (np.arange(rows) - (rows - 1) / 2) * self.pixel_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,71 +91,12 @@ def _polar_parts(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return u @ v, u @ np.diag(s) @ u.T
 
 
-def prepare(image: np.ndarray, pixel_size: float) -> Query:
-    """Bin, crop to the middle, take off slow changes, and measure noise and peaks.
-
-    Parameters
-    ----------
-    image : (rows, columns) array
-    pixel_size : float
-        [angstrom]
-    """
-    image = np.asarray(image, float)
-    by = max(1, int(PIXEL / pixel_size + 1e-6))
-    rows, columns = (n // by * by for n in image.shape)
-    small = image[:rows, :columns].reshape(rows // by, by, columns // by, by).mean((1, 3))
-    top, left = (max(0, (n - LARGEST) // 2) for n in small.shape)
-    small = small[top : top + LARGEST, left : left + LARGEST]
-    small = small - _slow(small)
-    windowed = prepared(small)
-    spectrum = np.abs(np.fft.fft2(windowed)) ** 2 / windowed.size
-    floor = polar.floor_of(np.fft.fftshift(spectrum))
-    # White noise is what is left where the probe carries nothing; elsewhere a floor is partly crystal.
-    white = float(floor[polar.corner(*small.shape)].mean())
-    size = float((small**2).mean())
-    padded = np.abs(np.fft.fft2(windowed, [2 * n for n in small.shape])) ** 2 / windowed.size
-    peaks = np.fft.fftshift(np.maximum(padded - 2 * white, 0)).astype(np.float32)
-    small = (small / math.sqrt(size)).astype(np.float32)
-    return Query(small, pixel_size * by, by, peaks / np.float32(size), min(white / size, 0.999))
-
-
-def _slow(image: np.ndarray) -> np.ndarray:
-    """Best polynomial of second order."""
-    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in image.shape), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], -1).reshape(-1, 6)
-    found, *_ = np.linalg.lstsq(terms, image.ravel(), rcond=None)
-    return (terms @ found).reshape(image.shape)
-
-
-def _terms(query: Query, pattern: Pattern) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies (m, 2) and coefficients (m,) that the image can show, the strongest; binning dims them."""
-    g = np.asarray(pattern.frequencies, float)
-    x, y = query.axes
-    size = np.hypot(*g.T)
-    seen = (size * query.pixel_size < 0.46) & (size * min(np.ptp(x), np.ptp(y)) > 1.0)
-    g = g[seen][:TERMS]
-    c = np.asarray(pattern.coefficients, complex)[seen][:TERMS]
-    fine = query.pixel_size / query.binned
-    dim = np.sinc(np.hypot(*g.T) * query.pixel_size) / np.sinc(np.hypot(*g.T) * fine)
-    return g, c * dim
-
-
-def _look(query: Query, g: np.ndarray) -> np.ndarray:
-    """Power above noise at frequencies (..., 2)."""
-    rows, columns = query.peaks.shape
-    at = np.stack(
-        [g[..., 1] * query.pixel_size * rows + rows // 2, g[..., 0] * query.pixel_size * columns + columns // 2]
-    )
-    found = ndimage.map_coordinates(query.peaks, at.reshape(2, -1), order=1, mode="constant")
-    return found.reshape(g.shape[:-1])
-
-
 def lay(query: Query, pattern: Pattern, start: Overlap, error: float = 0.05) -> list[Fit]:
     """Lay a pattern on the peaks of an image from where the polar maps overlap; both half turns.
 
     The scale starts within three standard deviations of `error`, that of the pixel size.
     """
-    g, c = _terms(query, pattern)
+    g, c = terms(query, pattern)
     if len(g) < 2:
         return []
     size = np.hypot(*g.T)
@@ -205,12 +108,12 @@ def lay(query: Query, pattern: Pattern, start: Overlap, error: float = 0.05) -> 
     scales = np.linspace(*ends, max(3, math.ceil((ends[1] - ends[0]) / 0.007)))
     turns = np.stack([rotation(a) @ flip for a in angles])
     tried = scales[:, None, None, None] * np.einsum("aij,mj->ami", turns, g)
-    score = (_look(query, tried) ** 0.25 * weight).sum(-1)
+    score = (power_at(query, tried) ** 0.25 * weight).sum(-1)
     s, a = np.unravel_index(int(score.argmax()), score.shape)
     matrix = scales[s] * turns[a]
     for width in (0.7, 0.5, 0.5):
         matrix = _pulled(query, g, size, matrix, width)
-    sums = _Sums.of(query, g @ matrix.T)
+    sums = Products.of(query, g @ matrix.T)
     return [_scored(query, g, c, matrix, shift, turned, sums) for shift, turned in _placed(g, c, sums.seen)]
 
 
@@ -220,7 +123,7 @@ def _pulled(query: Query, g: np.ndarray, size: np.ndarray, matrix: np.ndarray, w
     step = width / np.array([np.ptp(x), np.ptp(y)])
     box = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 2, indexing="ij"), -1).reshape(-1, 2) * step
     at = g @ matrix.T
-    power = _look(query, at[:, None] + box)
+    power = power_at(query, at[:, None] + box)
     total = power.sum(1)
     moved = np.einsum("mk,ki->mi", power, box) / np.maximum(total, 1e-12)[:, None]
     weight = total**0.5
@@ -232,15 +135,6 @@ def _pulled(query: Query, g: np.ndarray, size: np.ndarray, matrix: np.ndarray, w
     right = np.einsum("m,mi,mj->ij", weight, moved, g)
     new = matrix + right @ np.linalg.inv(left)
     return new if 0.8 < abs(np.linalg.det(new) / np.linalg.det(matrix)) < 1.25 else matrix
-
-
-def _transform(query: Query, g: np.ndarray) -> np.ndarray:
-    """Mean over the pixels of the image times exp(-2 pi i g . r): (m,)."""
-    x, y = query.axes
-    down = np.exp(-2j * np.pi * np.outer(g[:, 1], y)).astype(np.complex64)
-    along = np.exp(-2j * np.pi * np.outer(g[:, 0], x)).astype(np.complex64)
-    both = np.concatenate([down.real, down.imag]) @ query.image
-    return ((both[: len(g)] + 1j * both[len(g) :]) * along).sum(1) / query.image.size
 
 
 def _placed(g: np.ndarray, c: np.ndarray, seen: np.ndarray) -> list[tuple[np.ndarray, bool]]:
@@ -278,22 +172,11 @@ def _basis(g: np.ndarray) -> np.ndarray:
     return np.stack([first, near[np.hypot(*near.T).argmin()]])
 
 
-def _sums(query: Query, at: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
-    """2 Re sum_m amplitudes[k, m] exp(2 pi i at[m] . r) at each pixel: (k, rows, columns) float32."""
-    x, y = query.axes
-    down = np.exp(2j * np.pi * np.outer(y, at[:, 1])).astype(np.complex64)
-    along = np.exp(2j * np.pi * np.outer(at[:, 0], x)).astype(np.complex64)
-    k, rows = len(amplitudes), len(y)
-    left = (down[None] * (2 * amplitudes[:, None]).astype(np.complex64)).reshape(k * rows, -1)
-    # Real part of a product of complex matrices, by real ones.
-    return (left.real @ along.real - left.imag @ along.imag).reshape(k, rows, len(x))
-
-
 def model(query: Query, pattern: Pattern, fit: Fit) -> np.ndarray:
     """The fitted pattern in the query's image: (rows, columns) float32."""
-    g, c = _terms(query, pattern)
+    g, c = terms(query, pattern)
     amplitude = _amplitudes(g, c, fit)
-    return fit.offset + fit.contrast * _sums(query, g @ fit.matrix.T, amplitude[None])[0]
+    return fit.offset + fit.contrast * waves(query, g @ fit.matrix.T, amplitude[None])[0]
 
 
 def _amplitudes(g: np.ndarray, c: np.ndarray, fit: Fit) -> np.ndarray:
@@ -305,20 +188,7 @@ def _squares(g: np.ndarray) -> np.ndarray:
     return np.stack([g[:, 0] ** 2, 2 * g[:, 0] * g[:, 1], g[:, 1] ** 2], 1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """The image's Fourier sums at some frequencies, and the products of these waves with one another."""
-
-    seen: np.ndarray
-    gram: np.ndarray
-    opposite: np.ndarray
-
-    @classmethod
-    def of(cls, query: Query, at: np.ndarray) -> _Sums:
-        return cls(_transform(query, at), *_grams(query, at))
-
-
-def _scored(query: Query, g, c, matrix, shift, turned: bool, sums: _Sums, envelope=(0.0, 0.0, 0.0)) -> Fit:
+def _scored(query: Query, g, c, matrix, shift, turned: bool, sums: Products, envelope=(0.0, 0.0, 0.0)) -> Fit:
     """Contrast and scores of a pattern in its place, from the image's Fourier sums alone."""
     fit = Fit(matrix, np.asarray(shift, float), turned, 1.0, 0.0, np.asarray(envelope, float), 0.0, 0.0, 0.0)
     a, seen = _amplitudes(g, c, fit), sums.seen
@@ -336,21 +206,6 @@ def _scored(query: Query, g, c, matrix, shift, turned: bool, sums: _Sums, envelo
     return replace(fit, contrast=contrast, explained=explained, lattice=min(power / signal, 1.5), found=found)
 
 
-def _grams(query: Query, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over the pixels of exp(2 pi i (g_j - g_i) . r) and exp(2 pi i (g_j + g_i) . r): (m, m) each, real."""
-    rows, columns = query.image.shape
-
-    def dirichlet(f, n):
-        f = f * query.pixel_size
-        below = np.sin(np.pi * f)
-        return np.where(np.abs(below) < 1e-9, 1.0, np.sin(np.pi * n * f) / (n * np.where(below == 0, 1, below)))
-
-    def window(v):
-        return dirichlet(v[..., 0], columns) * dirichlet(v[..., 1], rows)
-
-    return window(at[None] - at[:, None]), window(at[None] + at[:, None])
-
-
 def refine(query: Query, pattern: Pattern, fit: Fit, steps: int = STEPS, error: float = 0.05) -> Fit:
     """Least squares by pixel over matrix, shift, envelope, contrast and offset (Gauss-Newton with priors).
 
@@ -359,7 +214,7 @@ def refine(query: Query, pattern: Pattern, fit: Fit, steps: int = STEPS, error: 
     error : float
         Standard deviation of the scale before the image is asked: the error of the pixel size.
     """
-    g, c = _terms(query, pattern)
+    g, c = terms(query, pattern)
     x, y = (axis.astype(np.float32) for axis in query.axes)
     squares = _squares(g)
     image, noise = query.image, max(query.noise, 0.02)
@@ -371,7 +226,7 @@ def refine(query: Query, pattern: Pattern, fit: Fit, steps: int = STEPS, error: 
     for _ in range(steps):
         a = current.contrast * _amplitudes(g, c, current)
         at = g @ current.matrix.T
-        slopes = _sums(query, at, np.stack([a, 2j * np.pi * g[:, 0] * a, 2j * np.pi * g[:, 1] * a, *(-squares.T * a)]))
+        slopes = waves(query, at, np.stack([a, 2j * np.pi * g[:, 0] * a, 2j * np.pi * g[:, 1] * a, *(-squares.T * a)]))
         residual = image - np.float32(current.offset) - slopes[0]
         cost = float((residual**2).sum())
         if cost < last:
@@ -388,7 +243,7 @@ def refine(query: Query, pattern: Pattern, fit: Fit, steps: int = STEPS, error: 
         else:
             damping *= 16
         current = _stepped(best, np.linalg.solve(normal + np.diag(damping * np.diag(normal) + 1e-9), right))
-    sums = _Sums.of(query, g @ best.matrix.T)
+    sums = Products.of(query, g @ best.matrix.T)
     scored = _scored(query, g, c, best.matrix, best.shift, best.turned, sums, best.envelope)
     explained = (1 - last / image.size) / (1 - query.noise)
     return replace(scored, contrast=best.contrast, offset=best.offset, explained=explained)

@@ -8,6 +8,7 @@ compared by the rolled maps themselves (`polar.correlate`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from . import polar
 from .polar import PolarMap
 from .projection import Pattern
 
-__all__ = ["FIELDS", "Index", "strong"]
+__all__ = ["FIELDS", "Index", "clear_map", "strong"]
 
 HARMONICS = 8
 """Of half a turn, from 0: four- and six-fold views differ in the second and third."""
@@ -29,6 +30,14 @@ FIELDS = (12.0, 17.0, 24.0, 34.0, 60.0)
 WEAK = 0.15
 """Part of the strongest value of a map that is taken off, with all that is less: peaks that noise hides, or a probe
 wider than the library's. Without it what boundaries, streaks and thickness add would weigh as much as peaks."""
+
+
+def clear_map(pattern: Pattern, field: float) -> PolarMap:
+    """`strong` polar map of a pattern; coefficients that it would not show are not asked for."""
+    size = np.abs(pattern.coefficients)
+    keep = size > 0.5 * WEAK**2 * size.max(initial=0.0)
+    mapped = polar.of_pattern(Pattern(pattern.mean, pattern.frequencies[keep], pattern.coefficients[keep]), field)
+    return replace(mapped, values=strong(mapped.values))
 
 
 def strong(values: np.ndarray) -> np.ndarray:
@@ -55,7 +64,7 @@ class Index:
         if not len(patterns):
             raise OutOfRangeError("a library without patterns cannot be searched; give it structures")
         self.field = float(field)
-        found = [describe(strong(polar.of_pattern(p, field).values)) for p in patterns]
+        found = [describe(clear_map(p, field).values) for p in patterns]
         self.rows = np.stack(found).reshape(len(found), -1)
         self.squares = (self.rows**2).reshape(len(found), -1, HARMONICS).sum(2)
 

@@ -13,7 +13,7 @@ import json
 import math
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +23,14 @@ import numpy as np
 from ..errors import OutOfRangeError
 from . import fit as fits
 from . import polar
-from .fit import Fit, Query
-from .index import FIELDS, Index, strong
+from .answers import Candidate, Grain, Match
+from .index import FIELDS, Index, clear_map, strong
 from .polar import Overlap, PolarMap
-from .regions import Region, find_grains
+from .query import Query, prepare
+from .regions import find_grains
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from .library import Entry, Library
+    from .library import Library
 
 __all__ = ["Candidate", "Grain", "Match", "candidates", "features", "index_of", "keep", "match", "probabilities"]
 
@@ -43,101 +42,6 @@ CANDIDATE = 9
 """Numbers that `features` has of a candidate."""
 CHANCE = 30.0
 """Logarithm of the likelihood ratio to noise alone that a search through a library finds by chance, about."""
-NONE = "none of these"
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """An entry of the library in its best place in the image; `probability` that it is the one."""
-
-    number: int
-    entry: Entry
-    overlap: float
-    fit: Fit
-    probability: float = math.nan
-
-
-@dataclass(frozen=True, eq=False)
-class Grain:
-    """A part of the image that shows one lattice.
-
-    Attributes
-    ----------
-    region : Region
-    candidates : tuple of Candidate
-        The most probable first.
-    none : float
-        Probability that it is no entry of the library.
-    query : Query
-    """
-
-    region: Region
-    candidates: tuple[Candidate, ...]
-    none: float
-    query: Query
-
-    def residual(self, rank: int = 0) -> np.ndarray:
-        """Image less fitted pattern, in standard deviations of the image's noise; binned and cropped as `query` is."""
-        if not self.candidates:
-            raise OutOfRangeError("no candidate was fitted, so there is no residual")
-        one = self.candidates[rank]
-        sigma = math.sqrt(max(self.query.noise, 1e-4))
-        return (self.query.image - fits.model(self.query, one.entry.pattern, one.fit)) / sigma
-
-
-@dataclass(frozen=True, eq=False)
-class Match:
-    """What `match` found.
-
-    Attributes
-    ----------
-    grains : tuple of Grain
-        The largest first.
-    notes : tuple of str
-        What to know about it.
-    """
-
-    grains: tuple[Grain, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def best(self) -> Candidate | None:
-        """Of the largest grain; None where "none of these" is more probable than the candidate."""
-        grain = self.grains[0]
-        first = grain.candidates[0] if grain.candidates else None
-        return first if first is not None and first.probability >= grain.none else None
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """A line a candidate and one for "none of these", grain by grain.
-
-        grain, rank, structure, formula, space_group, zone, thickness [m], angle [deg], scale_error, mirrored,
-        explained, probability.
-        """
-        import pandas as pd
-
-        lines = []
-        for number, grain in enumerate(self.grains):
-            for rank, one in enumerate(grain.candidates):
-                s = one.entry.structure
-                line = {"grain": number, "rank": rank + 1, "structure": s.name, "formula": s.formula}
-                line |= {"space_group": s.space_group, "zone": one.entry.zone, "thickness": one.entry.thickness}
-                line |= {"angle": math.degrees(one.fit.angle), "scale_error": one.fit.scale - 1}
-                line |= {"mirrored": one.fit.mirrored, "explained": one.fit.explained}
-                lines.append(line | {"probability": one.probability})
-            lines.append({"grain": number, "structure": NONE, "probability": grain.none})
-        return pd.DataFrame(lines)
-
-    def __repr__(self) -> str:
-        lines = []
-        for number, grain in enumerate(self.grains):
-            first = grain.candidates[0] if grain.candidates else None
-            if first is None or first.probability < grain.none:
-                said = f"{NONE} ({grain.none:.0%})"
-            else:
-                said = f"{first.entry.describe()} at {math.degrees(first.fit.angle):.1f} deg ({first.probability:.0%})"
-            lines.append(f"grain {number} ({grain.region.share:.0%} of the image): {said}")
-        return "<Match\n  " + "\n  ".join(lines) + ">"
 
 
 def match(
@@ -236,7 +140,7 @@ def candidates(
     without : sequence of int
         Entries that are passed over.
     """
-    query = fits.prepare(image, pixel_size)
+    query = prepare(image, pixel_size)
     near = rolled(polar.of_image(image, pixel_size), library, error, without)
     refined = fitted(query, near, library, error)
     chances, none = probabilities(query, refined, error)
@@ -252,8 +156,8 @@ def rolled(
     clear = replace(mapped, values=strong(mapped.values))
     for number in map(int, index_of(library, mapped.field).nearest(mapped, SHORTLIST + len(skipped), stretch)):
         if number not in skipped:
-            one = polar.of_pattern(library[number].pattern, mapped.field)
-            places = polar.overlaps(clear, replace(one, values=strong(one.values)), stretch, mirror=False)
+            one = clear_map(library[number].pattern, mapped.field)
+            places = polar.overlaps(clear, one, stretch, mirror=False)
             found += [(number, places)] if places else []
     return sorted(found, key=lambda f: -f[1][0].score)
 

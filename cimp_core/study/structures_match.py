@@ -31,6 +31,7 @@ from ..simulate.structures import CRYSTALS, ZONE_AXES
 from ..structures import fit as fits
 from ..structures import matching, polar
 from ..structures.library import Library, library
+from ..structures.query import prepare
 from .structures_cases import EASY, Query, channelled, equal_zones, no_crystal, picture, tilted, zone_of
 
 SEED = 11
@@ -104,7 +105,7 @@ def outcome(case: Case, known: Library, truth: int | None, query: Query) -> dict
     """What matching makes of a query, as JSON holds it."""
     tolerance = max(0.005, case.error)
     without = np.flatnonzero(known.owner == known.owner[truth]) if case.left_out else ()
-    ready = fits.prepare(query.image, query.pixel_size)
+    ready = prepare(query.image, query.pixel_size)
     near = matching.rolled(polar.of_image(query.image, query.pixel_size), known, case.error, without)
     found = matching.fitted(ready, near, known, case.error)
     top = max((c.fit.explained for c in found), default=0.0)

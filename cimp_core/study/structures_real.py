@@ -56,14 +56,8 @@ def files() -> list[Real]:
             "BaTiO3, mean of a stack",
         ),
         Real(f"{INGRAINED}/CdTe_110_CdTe_110_tilt/HAADF149.dm3", "CdTe", (1, 1, 0), "CdTe boundary"),
-        Real(f"{INGRAINED}/Si_01-1_Si_0-11_tilt/HAADF85.dm3", "Si", (1, 1, 0), "Si boundary"),
-        Real(
-            "xinhuolin+AtomSegNet/test_img/03_afterimage_8nm_crp.png",
-            "Si",
-            (1, 1, 0),
-            "Si dumbbells; a field of 8 nm, by the file's name",
-            8e-9 / 730,
-        ),
+        Real(f"{INGRAINED}/Si_01-1_Si_0-11_tilt/HAADF85.dm3", "Si", None, "Si boundary; its authors say [110]"),
+        Real("xinhuolin+AtomSegNet/test_img/03_afterimage_8nm_crp.png", "Si", (1, 1, 0), "Si dumbbells, no pixel size"),
         Real("xinhuolin+AtomSegNet/test_img/Grain_boundry_gold_512px.png", "Au", None, "gold, no pixel size"),
         Real(f"{nc}/STEM HAADF Diffraction Micro.emd", None, None, "beam off, detector noise"),
     ]
