@@ -1,145 +1,105 @@
-"""Figures and tables of the chapter on structures: entries, a match with its residual, curves, evidence."""
+"""Figures of the learnt embedding of structures: its map, and how precision depends on what counts as right."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-from matplotlib.patches import Rectangle
+import plotly.graph_objects as go
 
-from .figures import OKABE_ITO, show_micrographs
-from .structures import Entry, Match, View, collected
-from .structures.fit import model
+from .errors import OutOfRangeError
 
-__all__ = ["accuracy_curves", "gallery", "grains_map", "match_pictures", "ranked", "score_table", "zone_name"]
+__all__ = ["plot_precisions", "structure_map", "tsne"]
 
-DOSES, ERRORS, TILTS = ("1", "3", "10", "moderate", "500"), ("0", "2", "5"), ("moderate", "0.5", "1", "2")
-_METHODS = {"top1": "match", "polar_top1": "polar maps alone"}
+METHODS = {
+    "embedding": "learnt embedding",
+    "untrained": "same network, untrained",
+    "line_spectrum": "reflections, not learnt",
+    "radial_profile": "radial profile",
+    "polar_fft": "polar FFT",
+    "fft_magnitude": "FFT magnitude",
+    "pixel_correlation": "pixel correlation",
+    "ssim": "SSIM",
+}
+"""Names of methods in rows, and in words."""
 
 
-def zone_name(zone: Iterable[int]) -> str:
-    """[uvw], with a bar as a minus sign before the number."""
-    return f"[{''.join(map(str, zone))}]"
+def tsne(z: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
+    """Coordinates (n, 2) of unit rows (n, d) in which near rows stay near.
+
+    t-SNE: van der Maaten and Hinton, J. Mach. Learn. Res. 9, 2579 (2008), by cosine, from principal components.
+    """
+    from sklearn.manifold import TSNE
+
+    perplexity = min(perplexity, (len(z) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, metric="cosine", init="pca", random_state=seed).fit_transform(np.asarray(z))
 
 
-def gallery(entries: Sequence[Entry], pixel_size: float = 20e-12, pixels: int = 96) -> mpl.figure.Figure:
-    """Noise-free pictures of entries of a library, each on its own grey scale.
+def structure_map(
+    coordinates: np.ndarray, formulas: Sequence[str], prototypes: Sequence[str], space_groups: Sequence[int],
+    zones: Sequence[str],
+) -> go.Figure:  # fmt: skip
+    """Plotly map of images; a menu colours them by crystal, prototype or space group, the pointer tells what each is.
 
     Parameters
     ----------
-    pixel_size : float
-        [m]
+    coordinates : (n, 2) array
+        As of `tsne`.
+    formulas, prototypes, space_groups, zones : (n,) sequences
+        Of each image.
     """
-    images = [collected(entry.pattern, View(pixel_size * 1e10, pixels, pixels)) for entry in entries]
-    titles = [f"{entry.structure.formula} {zone_name(entry.zone)}" for entry in entries]
-    return show_micrographs(images, [pixel_size] * len(images), titles)
-
-
-def ranked(match: Match) -> pd.DataFrame:
-    """The table of a match, in the units in which people speak."""
-    table = match.table
-    zones = [zone_name(z) if isinstance(z, tuple) else "" for z in table["zone"]]
-    shown = pd.DataFrame({"grain": table["grain"], "structure": table["structure"], "zone": zones})
-    shown["space group"] = ["" if np.isnan(n) else f"{n:.0f}" for n in table["space_group"].astype(float)]
-    for title, column, digits, factor in (
-        ("angle [deg]", "angle", 1, 1),
-        ("scale error [%]", "scale_error", 1, 100),
-        ("explained", "explained", 2, 1),
-        ("probability", "probability", 3, 1),
-    ):
-        shown[title] = ["" if np.isnan(v) else f"{factor * v:.{digits}f}" for v in table[column].astype(float)]
-    return shown.set_index(["grain", "structure"])
-
-
-def match_pictures(match: Match, grain: int = 0, ranks: Sequence[int] = (0, 1)) -> mpl.figure.Figure:
-    """The image as it was compared, and for candidates of a grain the fitted pattern and the residual.
-
-    Residuals are in standard deviations of the noise, from -4 (blue) to 4 (red): where a candidate is right they are
-    noise, where it is not they show columns.
-    """
-    found = match.grains[grain]
-    ranks = [r for r in ranks if r < len(found.candidates)]
-    figure, axes = plt.subplots(1, 1 + 2 * len(ranks), figsize=(2.1 * (1 + 2 * len(ranks)), 2.4), layout="constrained")
-    axes = np.atleast_1d(axes)
-    low, high = np.percentile(found.query.image, (0.5, 99.5))
-    axes[0].imshow(found.query.image, vmin=low, vmax=high)
-    axes[0].set_title("the image", fontsize=8)
-    for i, rank in enumerate(ranks):
-        one = found.candidates[rank]
-        drawn = model(found.query, one.entry.pattern, one.fit)
-        axes[2 * i + 1].imshow(drawn, vmin=drawn.min(), vmax=drawn.max())
-        title = f"{one.entry.structure.name} {zone_name(one.entry.zone)}\nprobability {one.probability:.2f}"
-        axes[2 * i + 1].set_title(title, fontsize=8)
-        axes[2 * i + 2].imshow(found.residual(rank), vmin=-4, vmax=4, cmap="RdBu_r")
-        axes[2 * i + 2].set_title("residual", fontsize=8)
-    for each in axes:
-        each.set_axis_off()
-    return figure
-
-
-def grains_map(image: np.ndarray, match: Match) -> mpl.figure.Figure:
-    """The image with the window of each grain, and the first candidate in it."""
-    figure, axes = plt.subplots(figsize=(4.6, 4.6), layout="constrained")
-    low, high = np.percentile(image, (0.5, 99.5))
-    axes.imshow(image, vmin=low, vmax=high)
-    for number, grain in enumerate(match.grains):
-        rows, columns = grain.region.window
-        size = columns.stop - columns.start, rows.stop - rows.start
-        colour = OKABE_ITO[1 + number % 5]
-        axes.add_patch(Rectangle((columns.start, rows.start), *size, fill=False, edgecolor=colour, linewidth=2))
-        first = grain.candidates[0] if grain.candidates else None
-        said = "none of these" if first is None or first.probability < grain.none else first.entry.structure.name
-        if said != "none of these":
-            said += f" {zone_name(first.entry.zone)} at {np.degrees(first.fit.angle):.0f}°"
-        place = columns.start + 6, rows.start + 6
-        box = {"facecolor": "black", "alpha": 0.7, "pad": 2, "edgecolor": "none"}
-        axes.text(*place, said, color=colour, fontsize=9, va="top", bbox=box)
-    axes.set_axis_off()
-    return figure
-
-
-def accuracy_curves(rows: Sequence[Mapping]) -> mpl.figure.Figure:
-    """Share of right first answers against dose, error of the pixel size and tilt, with 95 % intervals.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        Of the results file; those named ``structures.match.top1.CASE`` and ``structures.match.polar_top1.CASE``.
-    """
-    values = {row["name"].removeprefix("structures.match."): row for row in rows}
-    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), sharey=True, layout="constrained")
-    panels = (
-        ("electrons per bright pixel", DOSES, "dose_"),
-        ("error of the pixel size [%]", ERRORS, "pixel_error_"),
-        ("tilt [degrees]", TILTS, "tilt_"),
+    coordinates, count = np.asarray(coordinates, float), len(formulas)
+    if coordinates.shape != (count, 2) or not count == len(prototypes) == len(space_groups) == len(zones):
+        raise OutOfRangeError(f"coordinates {coordinates.shape} and {count} names do not belong together")
+    crystals = [f"{formula} {prototype}" for formula, prototype in zip(formulas, prototypes, strict=True)]
+    colours = {
+        "crystal": np.unique(crystals, return_inverse=True)[1],
+        "prototype": np.unique(prototypes, return_inverse=True)[1],
+        "space group": np.asarray(space_groups),
+    }
+    figure = go.Figure(
+        go.Scatter(
+            x=coordinates[:, 0],
+            y=coordinates[:, 1],
+            mode="markers",
+            text=[f"{c}<br>space group {g}<br>{z}" for c, g, z in zip(crystals, space_groups, zones, strict=True)],
+            hovertemplate="%{text}<extra></extra>",
+            marker={"size": 6, "color": colours["crystal"], "colorscale": "Turbo"},
+        )
     )
-    for each, (label, cases, prefix) in zip(axes, panels, strict=True):
-        for k, (method, name) in enumerate(_METHODS.items()):
-            keys = [(c, f"{method}.{c if c == 'moderate' else prefix + c}") for c in cases]
-            found = [(c, values[key]) for c, key in keys if key in values]
-            if found:
-                y, low, high = (np.array([row[f] for _, row in found], float) for f in ("value", "low", "high"))
-                x = np.array([cases.index(c) for c, _ in found]) + 0.06 * (2 * k - 1)
-                each.errorbar(x, y, [y - low, high - y], fmt="o-", lw=1, ms=4, color=OKABE_ITO[k], label=name)
-        shown = {"dose_": ("1", "3", "10", "30 to 100", "500"), "tilt_": ("0", "0.5", "1", "2")}.get(prefix, cases)
-        each.set_xticks(range(len(cases)), shown)
-        each.set_xlabel(label)
-    axes[0].set_ylabel("first answer right")
-    axes[0].set_ylim(0, 1.03)
-    axes[0].legend(frameon=False, loc="lower right")
+    buttons = [{"label": name, "method": "restyle", "args": [{"marker.color": [c]}]} for name, c in colours.items()]
+    figure.update_layout(
+        xaxis={"visible": False},
+        yaxis={"visible": False, "scaleanchor": "x"},
+        updatemenus=[{"buttons": buttons, "active": 0, "name": "colour", "x": 0.0, "xanchor": "left", "y": 1.12}],
+        template="plotly_white",
+        height=560,
+        margin={"t": 70, "l": 20, "r": 20, "b": 20},
+        meta={"alt": "Map of the embeddings of micrographs, one point an image; a menu chooses what colours them."},
+    )
     return figure
 
 
-def score_table(rows: Sequence[Mapping], prefix: str, names: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Value with interval of every row whose name begins so, in the file's order; `names` picks and renames."""
-    found = {row["name"].removeprefix(prefix): row for row in rows if row["name"].startswith(prefix)}
-    lines = []
-    for key, title in (names or {key: key for key in found}).items():
-        if key in found:
-            row = found[key]
-            interval = "" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
-            lines.append({"": title, "value": f"{row['value']:.3f}", "95 %": interval, "pool": row["pool"]})
-    return pd.DataFrame(lines, columns=["", "value", "95 %", "pool"]).set_index("")
+def plot_precisions(rows: Sequence[Mapping], prefix: str = "structures.ap.small", profile: str = "full"):
+    """Bars of mean average precision by method, of the same view and of other views, with intervals (matplotlib)."""
+    import matplotlib.pyplot as plt
+
+    found = {r["name"]: r for r in rows if r["profile"] == profile}
+    methods = [m for m in METHODS if f"{prefix}.{m}.all" in found]
+    if not methods:
+        raise OutOfRangeError(f"no rows {prefix}.METHOD.all of profile {profile!r} among {len(rows)}")
+    figure, axis = plt.subplots(figsize=(7, 0.45 * len(methods) + 1.2), layout="constrained")
+    for offset, (sort, label) in zip(
+        (-0.27, 0.0, 0.27),
+        (("same_view", "same view, other noise"), ("other_view", "other view"), ("all", "both")),
+        strict=True,
+    ):
+        some = [found[f"{prefix}.{m}.{sort}"] for m in methods]
+        value = np.array([r["value"] for r in some])
+        ends = np.array([[r["value"] - r["low"], r["high"] - r["value"]] for r in some]).T
+        axis.barh(np.arange(len(methods)) + offset, value, 0.26, xerr=np.maximum(ends, 0), label=label, capsize=2)
+    axis.set_yticks(np.arange(len(methods)), [METHODS[m] for m in methods])
+    axis.invert_yaxis()
+    axis.set(xlim=(0, 1), xlabel="mean average precision")
+    axis.legend(loc="lower right", fontsize="small")
+    return figure

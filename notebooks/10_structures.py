@@ -47,7 +47,7 @@ import numpy as np
 import pandas as pd
 
 import cimp_core as cimp
-from cimp_core import figures, figures_structures
+from cimp_core import figures, figures_matching, figures_structures
 from cimp_core import structures as st
 from cimp_core.results import read_results
 
@@ -111,7 +111,7 @@ for name, text in library.settings.assumed.items():
 # %% mystnb={"image": {"alt": "Eight simulated patterns of columns: strontium titanate, silicon and rutile along several zone axes, each with its own periods and angles."}}
 shown = ["SrTiO3", "Si", "TiO2"]
 entries = [e for name in shown for e in library if e.structure.name == name]
-fig = figures_structures.gallery(entries[:8])
+fig = figures_matching.gallery(entries[:8])
 plt.show()
 
 # %% [markdown]
@@ -133,10 +133,10 @@ found = st.match(query, library, pixel_size=pixel)
 print(found)
 
 # %%
-figures_structures.ranked(found)
+figures_matching.ranked(found)
 
 # %% mystnb={"image": {"alt": "The noisy query; the fitted pattern of the first candidate and its residual, which is noise; the second candidate and its residual."}}
-fig = figures_structures.match_pictures(found)
+fig = figures_matching.match_pictures(found)
 plt.show()
 
 # %% tags=["remove-cell"]
@@ -211,7 +211,7 @@ grains = st.match(boundary, library, pixel_size=25e-12, pixel_size_error=0.02)
 print(grains)
 
 # %% mystnb={"image": {"alt": "An image of two crystals side by side, each framed and labelled with structure, zone axis and angle."}}
-fig = figures_structures.grains_map(boundary, grains)
+fig = figures_matching.grains_map(boundary, grains)
 plt.show()
 
 # %% [markdown]
@@ -290,11 +290,11 @@ rows = [
     for row in read_results("../book/results.json")
     if row["name"].startswith("structures.")
 ]
-fig = figures_structures.accuracy_curves(rows)
+fig = figures_matching.accuracy_curves(rows)
 plt.show()
 
 # %%
-figures_structures.score_table(rows, "structures.match.top1.")
+figures_matching.score_table(rows, "structures.match.top1.")
 
 # %% [markdown]
 # *channelled*: crystals of the twin, imaged by its own simulator. *hard*: distorted scans, another contrast, a wider probe.
@@ -302,14 +302,14 @@ figures_structures.score_table(rows, "structures.match.top1.")
 # are in it, as AUROC:
 
 # %%
-figures_structures.score_table(rows, "structures.match.none_auroc.")
+figures_matching.score_table(rows, "structures.match.none_auroc.")
 
 # %% [markdown]
 # On whole images of the twin, as above, several hundred, with the twin's crystals alone in the library and with all prototypes
 # beside them:
 
 # %%
-figures_structures.score_table(rows, "structures.twin.")
+figures_matching.score_table(rows, "structures.twin.")
 
 # %% [markdown]
 # ### Real images
@@ -337,7 +337,7 @@ from cimp_core.study.structures_ap import thesis_table
 thesis_table(rows).round(4)
 
 # %%
-figures_structures.score_table(rows, "structures.ap.")
+figures_matching.score_table(rows, "structures.ap.")
 
 # %% [markdown]
 # ## What to notice

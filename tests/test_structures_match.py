@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cimp_core.errors import OutOfRangeError
-from cimp_core.structures import fit, match, polar, regions
+from cimp_core.structures import fit, matching, polar, regions
 from cimp_core.structures.answers import NONE
 from cimp_core.structures.index import FIELDS, Index
 from cimp_core.structures.library import library
@@ -131,7 +131,9 @@ def test_alike_are_gold_and_silver_but_not_gold_and_copper(known):
 )
 def test_the_best_match_is_what_the_image_shows(known, name, zone):
     number = entry(known, name, zone)
-    found = match.match(image_of(known, number, 1.1), known, pixel_size=PIXEL * 1e-10, pixel_size_error=0.01, grains=1)
+    found = matching.match(
+        image_of(known, number, 1.1), known, pixel_size=PIXEL * 1e-10, pixel_size_error=0.01, grains=1
+    )
     assert (found.best.entry.structure.name, found.best.entry.zone) == (name, zone)
     assert found.best.probability > 0.5
     assert abs(found.best.fit.scale - 1) < 3e-3
@@ -143,13 +145,13 @@ def test_the_best_match_is_what_the_image_shows(known, name, zone):
 
 def test_none_of_these_is_said_of_noise_and_of_what_is_left_out(known):
     rng = np.random.default_rng(3)
-    noise = match.match(rng.poisson(20, (160, 160)), known, pixel_size=2e-11, grains=1)
+    noise = matching.match(rng.poisson(20, (160, 160)), known, pixel_size=2e-11, grains=1)
     assert noise.best is None and noise.grains[0].none > 0.5
     number = entry(known, "CeO2", (1, 1, 0))
     others = known.subset(known.table.structure.to_numpy() != "CeO2")
     image = image_of(known, number)
-    there = match.match(image, known, pixel_size=2e-11, pixel_size_error=0.01, grains=1)
-    missing = match.match(image, others, pixel_size=2e-11, pixel_size_error=0.01, grains=1)
+    there = matching.match(image, known, pixel_size=2e-11, pixel_size_error=0.01, grains=1)
+    missing = matching.match(image, others, pixel_size=2e-11, pixel_size_error=0.01, grains=1)
     assert missing.grains[0].none > there.grains[0].none + 0.3
     assert missing.best is None
 
@@ -158,7 +160,7 @@ def test_two_grains_give_two_answers(known):
     number = entry(known, "SrTiO3", (1, 1, 0))
     angles = (0.3, 0.9)
     left, right = (image_of(known, number, a, pixels=(330, 180), seed=i) for i, a in enumerate(angles))
-    found = match.match(np.hstack([left, right]), known, pixel_size=2e-11, pixel_size_error=0.01)
+    found = matching.match(np.hstack([left, right]), known, pixel_size=2e-11, pixel_size_error=0.01)
     assert len(found.grains) == 2
     answers = [g.candidates[0] for g in found.grains]
     assert all(c.number == number for c in answers)
@@ -205,22 +207,24 @@ def test_the_largest_rectangle_is_that_of_all_tried():
 def test_what_cannot_be_matched_is_refused(known, change, words):
     given = {"shot": np.random.default_rng(0).poisson(20, (64, 64)), "pixel_size": 2e-11} | change
     with pytest.raises(OutOfRangeError, match=words):
-        match.match(given.pop("shot"), known, **given)
+        matching.match(given.pop("shot"), known, **given)
 
 
 def test_an_image_need_not_be_square_and_a_region_is_enough(known):
     number = entry(known, "Si", (1, 1, 0))
     image = np.zeros((260, 300))
     image[40:200, 90:290] = image_of(known, number, pixels=(160, 200), dose=300.0)
-    found = match.match(image, known, region=(slice(40, 200), slice(90, 290)), pixel_size=2e-11, pixel_size_error=0.01)
+    found = matching.match(
+        image, known, region=(slice(40, 200), slice(90, 290)), pixel_size=2e-11, pixel_size_error=0.01
+    )
     assert found.best.number == number
 
 
 def test_probabilities_follow_the_weights(monkeypatch, known):
     query = prepare(image_of(known, 0), PIXEL)
-    weights = {"candidate": np.zeros(match.CANDIDATE), "none": np.array([math.log(2), 0.0, 0.0])}
-    monkeypatch.setattr(match, "_constants", lambda: weights)
-    one = match.candidates(image_of(known, 0), PIXEL, known, 0.01)[0][:2]
-    each, none = match.probabilities(query, one, 0.01)
+    weights = {"candidate": np.zeros(matching.CANDIDATE), "none": np.array([math.log(2), 0.0, 0.0])}
+    monkeypatch.setattr(matching, "_constants", lambda: weights)
+    one = matching.candidates(image_of(known, 0), PIXEL, known, 0.01)[0][:2]
+    each, none = matching.probabilities(query, one, 0.01)
     assert each == pytest.approx([0.25, 0.25]) and none == pytest.approx(0.5)
-    assert match.probabilities(query, [], 0.01)[1] == 1.0
+    assert matching.probabilities(query, [], 0.01)[1] == 1.0

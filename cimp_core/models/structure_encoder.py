@@ -1,8 +1,10 @@
 """An embedding in which micrographs of one crystal are near one another, whatever zone axis they are taken along.
 
-Input are maps of the power spectrum on axes of absolute |g| and of direction (`cimp_core.structures.spectrum_map`).
-Different views of a crystal have reflections in common, at the same |g| and as strong. A small network reads what no
-rotation changes of each ring of the map; a residual one, periodic along the direction, may read the map itself.
+It reads the reflections of an image as a set (`cimp_core.structures.lattice_lines`): different views of a crystal have
+some in common, at the same |g| and as strong against the mean. Each reflection is laid out in waves over the plane of
+log |g| and log amplitude (random Fourier features: Rahimi and Recht, NeurIPS 2007), so fine that a few per mille in |g|
+tell two apart; their weighted sum is the image's density of reflections. Untrained, the cosine of two embeddings is the
+overlap of these densities. Learnt are the weights of reflections, the waves, and what a network adds to the sum.
 """
 
 from __future__ import annotations
@@ -17,27 +19,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import config_from_dict
-from .spectrum import _Block, _periodic
 
 __all__ = ["HEADS", "StructureEncoder", "StructureEncoderConfig", "StructureOutput"]
 
 HEADS = ("identity", "nonlinear")
 """What the contrastive loss compares: the embedding itself, or what a network makes of it, which is then left off."""
 
+WIDTHS = 0.004, 0.12
+"""Standard deviations in log |g| and in log amplitude within which reflections are one and the same, to begin with."""
+
 
 @dataclass(frozen=True)
 class StructureEncoderConfig:
     """What fixes the network's shape; stored with its weights."""
 
-    width: int = 0  # channels of the first stage of the residual network; 0 leaves it out
-    hidden: int = 640  # units of the layers on the rings
-    dim: int = 128  # length of an embedding
+    waves: int = 512  # of each reflection, a sine and a cosine each; the embedding is twice as long
+    hidden: int = 256  # units of the network that adds to the sum
     head: str = "identity"  # one of `HEADS`
     prototypes: int = 0  # classes of the branch that tells prototypes apart; 0: no such branch
     space_groups: int = 0  # likewise, of space groups
-    dropout: float = 0.1  # share dropped after each layer
-    rings: int = 64  # of the map
-    invariants: int = 6  # of each ring
+    dropout: float = 0.1  # share of the network's units that is dropped
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return 2 * self.waves
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StructureEncoderConfig:
@@ -55,69 +61,68 @@ class StructureOutput(NamedTuple):
 
 
 class StructureEncoder(nn.Module):
-    """Invariants (B, n, rings) of maps, scalars (B, 3) and, with a residual network, maps -> unit rows (B, dim).
+    """Reflections (B, n, 3) of images -> unit rows (B, dim).
 
-    The scalars are energy, contrast and field of `SpectrumMap`; a contrast of ``nan`` is one that is not known. The
-    first invariant is the largest value of a ring.
+    Reflections are ``log |g|``, ``log amplitude over mean`` and ``log power over noise``; rows of ``nan`` are none, and
+    an amplitude of ``nan`` says that the mean is not known.
     """
 
     def __init__(self, config: StructureEncoderConfig) -> None:
         super().__init__()
         self.config = config
-        width, hidden, features = config.width, config.hidden, config.hidden
-        layers: list[nn.Module] = []
-        for inputs in ((config.invariants + 1) * config.rings + 4, hidden):
-            layers += [nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(config.dropout)]
-        self.profile = nn.Sequential(*layers)
-        self.stages = None
-        if width:
-            self.stem = nn.Sequential(nn.Conv2d(3, width, 5, (2, 4), bias=False), nn.BatchNorm2d(width), nn.ReLU())
-            self.stages = nn.Sequential(
-                _Block(width, width, 1), _Block(width, 2 * width, 2), _Block(2 * width, 4 * width, 2)
-            )
-            # What a radius means must not be pooled away; the direction may.
-            features += 2 * 4 * width * math.ceil(config.rings / 8)
-        self.last = nn.Linear(features, config.dim)
+        dim, hidden = config.dim, config.hidden
+        # Waves of a Gaussian kernel: their frequencies are Gaussian, too [cycles].
+        self.waves = nn.Parameter(torch.randn(config.waves, 2) / (2 * math.pi * torch.tensor(WIDTHS)))
+        self.weight = nn.Sequential(nn.Linear(5, 32), nn.GELU(), nn.Linear(32, 1))
+        self.common = nn.Parameter(torch.zeros(dim))  # what all images share
+        self.added = nn.Sequential(
+            nn.Linear(dim + 4, hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(hidden, dim)
+        )
+        for layer in (self.weight[-1], self.added[-1]):  # starts as the plain sum
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self.head = nn.Identity()
         if config.head == "nonlinear":
-            self.head = nn.Sequential(nn.Linear(config.dim, config.dim), nn.GELU(), nn.Linear(config.dim, config.dim))
-        self.prototype = nn.Linear(config.dim, config.prototypes) if config.prototypes else None
-        self.space_group = nn.Linear(config.dim, config.space_groups) if config.space_groups else None
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+            self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.prototype = nn.Linear(dim, config.prototypes) if config.prototypes else None
+        self.space_group = nn.Linear(dim, config.space_groups) if config.space_groups else None
+        self.log_scale = nn.Parameter(torch.tensor(math.log(16.0)))
 
     @property
     def scale(self) -> Tensor:
         """Inverse temperature of the contrastive loss, at most 100."""
         return self.log_scale.exp().clamp(max=100)
 
-    def embed(self, invariants: Tensor, scalars: Tensor, values: Tensor | None = None) -> Tensor:
+    def embed(self, lines: Tensor) -> Tensor:
         """Unit rows (B, dim)."""
-        energy, contrast, field = scalars.float().unbind(1)
-        known = torch.isfinite(contrast)
-        # Logarithm of the intensity of a reflection over that of the mean, where the mean is known, else over the sum.
-        level = energy - torch.where(known, contrast, 0.0)
-        rings = torch.cat([invariants / 4, _share(invariants[:, :1], level)], 1).flatten(1)
-        shown = torch.where(known, contrast, -2.0) / 2 + 1
-        features = self.profile(
-            torch.cat([rings, torch.stack([energy / 10 - 1, shown, known, field / 10 - 2.5], 1)], 1)
+        lines = lines.float()
+        there, known = torch.isfinite(lines[..., 0]), torch.isfinite(lines[..., 1])
+        place, amplitude, power = torch.where(torch.isfinite(lines), lines, 0.0).unbind(2)
+        # Without the mean, amplitudes are told against the strongest reflection.
+        strongest = (power / 2).masked_fill(~there, -1e3).amax(1, keepdim=True)
+        relative = power / 2 - strongest
+        amplitude = torch.where(known, amplitude, relative)
+        plane = torch.stack([place, amplitude], 2)
+        # Several reflections at one |g| are one line.
+        apart = (plane[:, :, None] - plane[:, None]) / torch.tensor(WIDTHS, device=plane.device)
+        alike = torch.exp(-0.5 * apart.square().sum(3)) * there[:, None]
+        shown = torch.stack([place, amplitude / 2 + 1, power / 5 - 1, relative / 3, known.float()], 2)
+        weight = self.weight(shown)[..., 0].clamp(-6, 6).exp() * there / alike.sum(2).clamp_min(1)
+        phase = 2 * math.pi * plane @ self.waves.T
+        density = torch.cat([(phase.cos() * weight[..., None]).sum(1), (phase.sin() * weight[..., None]).sum(1)], 1)
+        x = F.normalize(density, dim=1) - self.common
+        count, sum_of = there.sum(1, keepdim=True), weight.sum(1, keepdim=True)
+        rest = torch.cat(
+            [count / 32 - 1, sum_of / 20 - 1, strongest.clamp_min(0) / 3 - 1, known.any(1, keepdim=True)], 1
         )
-        if self.stages is not None:
-            place = torch.linspace(-1, 1, values.shape[1], device=values.device)[:, None].expand_as(values)
-            x = torch.stack([values / 4, _share(values, level), place], 1)
-            x = self.stages(self.stem(_periodic(x, 2)))
-            features = torch.cat([features, x.mean(3).flatten(1), x.amax(3).flatten(1)], 1)
-        return F.normalize(self.last(features).float(), dim=1)
+        x = x + self.added(torch.cat([x * 16, rest], 1)) / 16
+        return F.normalize(x.float(), dim=1)
 
-    def forward(self, invariants: Tensor, scalars: Tensor, values: Tensor | None = None) -> StructureOutput:
-        z = self.embed(invariants, scalars, values)
+    def forward(self, lines: Tensor) -> StructureOutput:
+        z = self.embed(lines)
         return StructureOutput(
             z,
             F.normalize(self.head(z), dim=1),
-            None if self.prototype is None else self.prototype(z * 10),
-            None if self.space_group is None else self.space_group(z * 10),
+            None if self.prototype is None else self.prototype(z * 16),
+            None if self.space_group is None else self.space_group(z * 16),
         )
-
-
-def _share(values: Tensor, level: Tensor) -> Tensor:
-    """Logarithms of the power over the noise -> over `level` (B,); -1 where it is hardly above the noise."""
-    return torch.where(values > 1.5, (values - level[:, None, None] + 8) / 4, -1.0).clamp(-1, 2)

@@ -25,14 +25,13 @@ from ..losses import info_nce
 from ..metrics_ranking import structure_precisions
 from ..models.structure_encoder import StructureEncoder, StructureEncoderConfig
 from ..training import TrainConfig, fit, make_config
-from .map_files import Maps
 from .micrographs import power_of
 from .projection import Pattern
 from .retrieval_sets import MapSet, test_set, training_set
-from .spectrum_map import SpectrumMap, invariants, map_of_power, regions, spectrum_map
+from .spectrum_map import map_of_power, regions, spectrum_map
 from .views import View
 
-__all__ = ["BRANCHES", "WEIGHTS", "EmbeddingConfig", "embed", "embed_maps", "embed_patterns", "load", "train"]
+__all__ = ["BRANCHES", "WEIGHTS", "EmbeddingConfig", "embed", "embed_lines", "embed_patterns", "load", "train"]
 
 WEIGHTS = "cimp-structures-s"
 """Name of the shipped weights."""
@@ -45,30 +44,30 @@ BRANCHES = ("cts", "cts+space_group", "cts+prototype", "space_group", "prototype
 class EmbeddingConfig(TrainConfig):
     """Settings of a training: what is learnt, the network's shape, and the loop's own settings."""
 
-    samples: int = 250_000
+    samples: int = 10_240
     batch_size: int = 256
     peak_rate: float = 2e-3
-    warmup: int = 10_000
-    ema_half_life: int = 8_000
+    warmup: int = 1_024
+    ema_half_life: int = 1_536
     precision: str = "32-true"
-    log_every: int = 12_800
-    validate_every: int = 51_200
-    checkpoint_every: int = 25_600
+    log_every: int = 2_560
+    validate_every: int = 5_120
+    checkpoint_every: int = 2_560
     branch: str = "cts"  # one of `BRANCHES`
     head: str = "identity"  # or "nonlinear"
-    width: int = 0  # channels of the residual network's first stage; 0 leaves it out
-    hidden: int = 640
-    dim: int = 128
+    waves: int = 512  # in which a reflection is laid out; the embedding is twice as long
+    hidden: int = 256  # units of the network
     dropout: float = 0.1
     images: int = 4  # of each crystal of a batch
-    hide: float = 0.2  # share of images whose contrast is hidden
+    hide: float = 0.2  # share of images whose mean is hidden
+    omit: float = 0.1  # share of reflections that are left out
 
 
 class Batches:
     """Batches of some images of some crystals each, a pure function of the step.
 
-    ``batches(step)`` gives invariants (B, 6, 64), scalars (B, 3), and crystal, prototype and space group (B,) of each;
-    for a residual network also maps (B, 64, 64), their directions turned and mirrored at random.
+    ``batches(step)`` gives reflections (B, 64, 3), and crystal, prototype and space group (B,) of each image. Of some
+    images the mean is hidden, and of all some reflections are left out.
     """
 
     def __init__(self, data: MapSet, config: EmbeddingConfig) -> None:
@@ -85,29 +84,20 @@ class Batches:
         rng = np.random.default_rng((config.seed, 2, step))
         chosen = rng.choice(len(self.members), config.batch_size // config.images, replace=False)
         rows = np.concatenate([rng.choice(self.members[c], config.images, replace=False) for c in chosen])
-        scalars = data.maps.scalars[rows].copy()
-        scalars[rng.random(len(rows)) < config.hide, 1] = np.nan
+        lines = data.maps.lines[rows].copy()
+        lines[rng.random(len(rows)) < config.hide, :, 1] = np.nan
+        lines[rng.random(lines.shape[:2]) < config.omit] = np.nan
         labels = data.maps.structure[rows], data.prototype[rows], data.space_group[rows]
-        batch = [data.invariants[rows], scalars, *labels]
-        if config.width:
-            batch.append(_turned(data.maps.values[rows].astype(np.float32), rng))
-        return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in batch)
-
-
-def _turned(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Maps (n, rings, sectors), each turned by a random angle, and half of them mirrored."""
-    count, sectors = len(values), values.shape[2]
-    turns, sign = rng.integers(sectors, size=(count, 1)), np.where(rng.random((count, 1)) < 0.5, -1, 1)
-    return np.take_along_axis(values, ((np.arange(sectors) * sign + turns) % sectors)[:, None, :], 2)
+        return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (lines, *labels))
 
 
 def loss(branch: str) -> Callable:
     """The loss of a branch: contrast of one half of the images with the other, and cross entropy of classes."""
     terms = branch.split("+")
 
-    def of(model, rings: Tensor, scalars: Tensor, crystal: Tensor, prototype: Tensor, space_group: Tensor, *values):
-        output = model(rings, scalars, *values)
-        total, scalars = scalars.new_zeros(()), {}
+    def of(model, lines: Tensor, crystal: Tensor, prototype: Tensor, space_group: Tensor):
+        output = model(lines)
+        total, scalars = lines.new_zeros(()), {}
         if "cts" in terms:
             scale = (model.module if hasattr(model, "module") else model).scale
             total = info_nce(output.projection[::2], output.projection[1::2], crystal[::2], scale)
@@ -153,17 +143,21 @@ def train(
 def make_encoder(data: MapSet, config: EmbeddingConfig) -> StructureEncoder:
     """An untrained encoder for a training."""
     torch.manual_seed(config.seed)
-    shape = {name: getattr(config, name) for name in ("width", "hidden", "dim", "head", "dropout")}
+    shape = {name: getattr(config, name) for name in ("waves", "hidden", "head", "dropout")}
     classes = {
         f"{name}s": int(labels.max()) + 1 if name in config.branch.split("+") else 0
         for name, labels in (("prototype", data.prototype), ("space_group", data.space_group))
     }
-    return StructureEncoder(StructureEncoderConfig(**shape, **classes))
+    model = StructureEncoder(StructureEncoderConfig(**shape, **classes))
+    some = np.random.default_rng((config.seed, 3)).permutation(len(data.maps.lines))[:2048]
+    with torch.no_grad():  # what the images have in common is no likeness
+        model.common += torch.from_numpy(embed_lines(model, data.maps.lines[np.sort(some)]).mean(0))
+    return model
 
 
 def validation(model: StructureEncoder, val: MapSet, every: int = 11) -> dict[str, float]:
     """Mean average precisions of some of a set's images, each against all the others."""
-    z = embed_maps(model, val.maps, val.invariants)
+    z = embed_lines(model, val.maps.lines)
     query = np.arange(0, len(z), every)
     maps = val.maps
     found = structure_precisions(z[query] @ z.T, query, maps.structure, maps.view, val.prototype)
@@ -175,28 +169,20 @@ def load(name: str | Path = WEIGHTS) -> StructureEncoder:
     return weights.load(name, "structures")
 
 
-def embed_maps(
-    model: StructureEncoder, maps: Maps, rings: np.ndarray | None = None, *, contrast: bool = True, batch: int = 512
-) -> np.ndarray:
-    """Unit rows (n, dim) float32 of maps; `contrast` is False where black levels are not known.
+def embed_lines(model: StructureEncoder, lines: np.ndarray, *, contrast: bool = True, batch: int = 512) -> np.ndarray:
+    """Unit rows (n, dim) float32 of `lattice_lines` (n, 64, 3) of images.
 
     Parameters
     ----------
-    rings : (n, 6, 64) array, optional
-        The maps' `invariants`, if they are there already.
+    contrast : bool
+        False where black levels are not known, so that amplitudes cannot be told against the mean.
     """
-    rings = invariants(maps.values) if rings is None else rings
-    scalars = np.array(maps.scalars, np.float32)
+    lines = np.array(lines, np.float32)
     if not contrast:
-        scalars[:, 1] = np.nan
-    inputs = (rings, scalars, maps.values) if model.config.width else (rings, scalars)
+        lines[..., 1] = np.nan
     model.eval()
     with torch.inference_mode():
-        rows = [
-            model.embed(*(torch.from_numpy(a[i : i + batch].astype(np.float32)) for a in inputs))
-            for i in range(0, len(scalars), batch)
-        ]
-    return torch.cat(rows).numpy()
+        return torch.cat([model.embed(part) for part in torch.from_numpy(lines).split(batch)]).numpy()
 
 
 def embed(
@@ -223,9 +209,9 @@ def embed(
     for i, (image, size) in enumerate(zip(images, sizes, strict=True)):
         image = np.asarray(image, float)
         parts = regions(*image.shape, size) if image.ndim == 2 and size > 0 else [...]
-        found += [spectrum_map(image[part], size) for part in parts]
+        found += [spectrum_map(image[part], size).lines for part in parts]
         owner += [i] * len(parts)
-    z = embed_maps(model, _stacked(found), contrast=contrast)
+    z = embed_lines(model, np.stack(found), contrast=contrast)
     sums = np.zeros((len(images), z.shape[1]), np.float32)
     np.add.at(sums, owner, z)
     return sums / np.linalg.norm(sums, axis=1, keepdims=True)
@@ -245,14 +231,8 @@ def embed_patterns(
     view = View(field / 128, 128, 128)
     for pattern in patterns:
         power, mean = power_of(pattern, view, electrons, rng)
-        found.append(map_of_power(power, 128, 128, mean, view.pixel_size))
-    return embed_maps(model, _stacked(found), contrast=contrast)
-
-
-def _stacked(found: Sequence[SpectrumMap]) -> Maps:
-    values, *scalars = zip(*found, strict=True)
-    none = np.zeros(len(found), int)
-    return Maps(np.stack(values), np.array(scalars, np.float32).T, none, none)
+        found.append(map_of_power(power, 128, 128, mean, view.pixel_size).lines)
+    return embed_lines(model, np.stack(found), contrast=contrast)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from .spectrum_map import map_of_power, spectrum_map
 
 __all__ = ["VERSION", "Maps", "make_maps", "structure_rng", "zones_of"]
 
-VERSION = 1
+VERSION = 2
 """Of what `spectrum_map` gives; files of another version are not read."""
 
 CHUNK = 48
@@ -39,6 +39,7 @@ class Maps(NamedTuple):
     """Of n images, in the order of structures, zone axes and repeats."""
 
     values: np.ndarray  # (n, 64, 64) float16
+    lines: np.ndarray  # (n, 64, 3) float32
     scalars: np.ndarray  # (n, 3) float32: energy, contrast, field
     structure: np.ndarray  # (n,) int: index of the structure
     view: np.ndarray  # (n,) int: no two structures have one in common
@@ -105,7 +106,7 @@ def make_maps(
 
 
 def _make(structures, first, path: Path, conditions: Conditions, zones, repeats, seed, recorded) -> None:
-    values, scalars, labels = [], [], []
+    values, lines, scalars, labels = [], [], [], []
     for index, structure in enumerate(structures, first):
         rng = structure_rng(structure, seed)
         for number, zone in enumerate(zones_of(structure, zones)):
@@ -117,11 +118,13 @@ def _make(structures, first, path: Path, conditions: Conditions, zones, repeats,
                     power, mean, pixel_size = draw_power(projection, conditions, rng)
                     made = map_of_power(power, conditions.size, conditions.size, mean, pixel_size)
                 values.append(made.values.astype(np.float16))
+                lines.append(made.lines)
                 scalars.append((made.energy, made.contrast, made.field))
                 labels.append((index, zones * index + number))
     structure_of, view = np.array(labels).T
+    scalars = np.array(scalars, np.float32)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez(temporary, values=values, scalars=np.array(scalars, np.float32), structure=structure_of, view=view)
+    np.savez(temporary, values=values, lines=lines, scalars=scalars, structure=structure_of, view=view)
     os.replace(temporary, path)
 
 

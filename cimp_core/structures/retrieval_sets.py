@@ -17,21 +17,19 @@ from .crystals import Structure, prototypes
 from .decorated import decorations, split_prototypes
 from .map_files import Maps, make_maps
 from .micrographs import MICROSCOPE, THESIS, TRAINING
-from .spectrum_map import invariants
 
-__all__ = ["CONDITIONS", "DECORATIONS", "MapSet", "crystals_of", "test_set", "thinned", "training_set"]
+__all__ = ["CONDITIONS", "DECORATIONS", "MapSet", "crystals_of", "test_set", "training_set"]
 
-DECORATIONS = {"train": 14, "val": 7, "test": 7}
+DECORATIONS = {"train": 8, "val": 7, "test": 7}
 """Crystals of each prototype; fewer where so many cannot be made."""
 
 CONDITIONS = {"thesis": THESIS, "microscope": MICROSCOPE}
 
 
 class MapSet(NamedTuple):
-    """Maps, what no rotation changes of them, and of each image what is known of its crystal."""
+    """Maps, and of each image what is known of its crystal."""
 
     maps: Maps
-    invariants: np.ndarray  # (n, 6, 64) float32
     structures: tuple[Structure, ...]
     prototype: np.ndarray  # (n,) int: class of each image
     space_group: np.ndarray  # (n,) int
@@ -61,13 +59,16 @@ def test_set(
 ) -> MapSet:
     """Three images along each of eight zone axes of every crystal of a part, "val" or "test".
 
+    Those of the larger part are drawn as power spectra, see `micrographs.draw_power`.
+
     Parameters
     ----------
     conditions : str
         A name in `CONDITIONS`.
     """
-    crystals = crystals_of(part)
-    maps = make_maps(crystals, Path(folder) / f"{part}_{conditions}", CONDITIONS[conditions], on_step=on_step)
+    crystals, recorded = crystals_of(part), part == "val"
+    place, drawn_from = Path(folder) / f"{part}_{conditions}", CONDITIONS[conditions]
+    maps = make_maps(crystals, place, drawn_from, recorded=recorded, on_step=on_step)
     return _labelled(maps, crystals)
 
 
@@ -79,11 +80,4 @@ def _labelled(maps: Maps, crystals: Sequence[Structure]) -> MapSet:
         np.unique(values, return_inverse=True)[1]
         for values in zip(*((s.prototype, str(s.space_group)) for s in crystals))
     ]
-    return MapSet(maps, invariants(maps.values), tuple(crystals), *(c[maps.structure] for c in classes))
-
-
-def thinned(found: MapSet, keep: Callable[[np.ndarray], np.ndarray]) -> MapSet:
-    """The images of the crystals whose numbers (n,) `keep` says yes to."""
-    kept = keep(found.maps.structure)
-    maps = Maps(*(a[kept] for a in found.maps))
-    return MapSet(maps, found.invariants[kept], found.structures, found.prototype[kept], found.space_group[kept])
+    return MapSet(maps, tuple(crystals), *(c[maps.structure] for c in classes))

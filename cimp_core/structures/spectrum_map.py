@@ -15,15 +15,14 @@ import numpy as np
 from scipy import fft
 
 from ..errors import OutOfRangeError
+from .lattice_lines import lattice_lines
 from .polar import prepared
 
 __all__ = [
     "FIELD",
-    "INVARIANTS",
     "RINGS",
     "SECTORS",
     "SpectrumMap",
-    "invariants",
     "map_of_power",
     "power_spectrum",
     "regions",
@@ -42,9 +41,6 @@ FIELD = 32.0
 QUANTILE = 0.25
 """Of the power spectrum, from which the noise is told, as lattice peaks fill little of it."""
 
-INVARIANTS = ("largest", "mean", "spread", "twofold", "fourfold", "sixfold")
-"""What `invariants` gives of each ring."""
-
 
 class SpectrumMap(NamedTuple):
     """The map of an image."""
@@ -53,6 +49,7 @@ class SpectrumMap(NamedTuple):
     energy: float  # logarithm of the power above noise in all peaks, over the noise
     contrast: float  # logarithm of the same over the square of the mean; nan where the mean is not positive
     field: float  # shorter side of the field of view [angstrom]
+    lines: np.ndarray  # (64, 3) float32: `lattice_lines`
 
 
 def spectrum_map(image: np.ndarray, pixel_size: float) -> SpectrumMap:
@@ -89,21 +86,8 @@ def map_of_power(power: np.ndarray, rows: int, columns: int, mean: float, pixel_
         math.log1p(excess / noise),
         math.log(excess / (rows * columns * mean**2) + 1e-6) if mean > 0 else math.nan,
         min(rows, columns) * pixel_size,
+        lattice_lines(power, rows, columns, mean, noise, pixel_size),
     )
-
-
-def invariants(values: np.ndarray) -> np.ndarray:
-    """What no rotation of an image changes of its map: (n, 6, 64) float32 from values (n, 64, 64).
-
-    Of each ring the largest value, the mean, the spread, and how strong its two-, four- and sixfold parts are.
-    """
-    found = np.empty((len(values), len(INVARIANTS), values.shape[1]), np.float32)
-    for start in range(0, len(values), 512):
-        part = values[start : start + 512].astype(np.float32)
-        waves = np.abs(fft.rfft(part, axis=2, workers=1)[..., :4]) / part.shape[2]
-        of = part.max(2), waves[..., 0], part.std(2), *np.moveaxis(2 * waves[..., 1:], 2, 0)
-        found[start : start + 512] = np.stack(of, 1)
-    return found
 
 
 def _bilinear(power: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:

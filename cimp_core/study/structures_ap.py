@@ -22,11 +22,13 @@ import numpy as np
 from ..metrics_ranking import structure_precisions
 from ..models.structure_encoder import StructureEncoder
 from ..results import update_results
-from ..structures.embedding import EmbeddingConfig, embed_maps, make_encoder, train
-from ..structures.map_files import structure_rng, zones_of
+from ..structures.embedding import EmbeddingConfig, embed_lines, make_encoder, train
+from ..structures.map_files import Maps, structure_rng, zones_of
+from ..structures.micrographs import THESIS as THESIS_CONDITIONS
 from ..structures.micrographs import draw_micrograph
 from ..structures.projection import project
-from ..structures.retrieval_sets import CONDITIONS, MapSet, test_set, thinned, training_set
+from ..structures.retrieval_sets import MapSet, test_set, training_set
+from ..structures.spectrum_map import spectrum_map
 from . import structures_baselines as baselines
 from .rows import print_rows, row
 from .seeds import over_seeds
@@ -61,20 +63,20 @@ def cell_rows(data: MapSet, val: MapSet, work: Path, samples: int, common: Mappi
     rows = []
     for branch, head in THESIS:
         if branch == "untrained":
-            model = make_encoder(data, EmbeddingConfig(width=0))
+            model = make_encoder(data, EmbeddingConfig())
         else:
             config = ablation_config(branch, head, samples)
             model = train(data, None, config, work / f"{branch}-{head}".replace("+", "_and_"))
-        found = precisions(embed_maps(model, val.maps, val.invariants), val)
+        found = precisions(embed_lines(model, val.maps.lines), val)
         name = f"structures.ap.ablation.{branch.replace('+', '_and_')}.{head}"
         rows += summary(name, [found], val, common, sorts=("all", "other_view"))
     return rows
 
 
 def ablation_config(branch: str, head: str, samples: int) -> EmbeddingConfig:
-    """Settings of a cell: without the residual network, which costs four times as much as what is left."""
+    """Settings of a cell: as of the shipped weights, but for what the cell is about and the length."""
     return EmbeddingConfig(
-        samples=samples, branch=branch, head=head, width=0, validate_every=10**9, warmup=samples // 20,
+        samples=samples, branch=branch, head=head, validate_every=10**9, warmup=samples // 20,
         ema_half_life=samples // 30,
     )  # fmt: skip
 
@@ -112,7 +114,7 @@ def ap_rows(
     """Rows of models trained alike from several seeds: ``NAME.SORT``, and the time of a query."""
     found, started = [], time.process_time()
     for model in models:
-        z = embed_maps(model, data.maps, data.invariants, contrast=contrast)
+        z = embed_lines(model, data.maps.lines, contrast=contrast)
         embedded = time.process_time()
         found.append(precisions(z, data))
     z[:64] @ z.T  # warm
@@ -133,9 +135,10 @@ def baseline_rows(data: MapSet, common: Mapping[str, Any], queries: int = 336, s
     """Rows of what needs no training, for some queries against the whole set, from the same maps."""
     query = some_queries(data, queries, seed)
     rows = []
-    for method in ("radial_profile", "polar_fft"):
+    for method in ("line_spectrum", "radial_profile", "polar_fft"):
         began = time.process_time()
-        scores = getattr(baselines, method)(data.maps.values, query)
+        seen = data.maps.lines if method == "line_spectrum" else data.maps.values
+        scores = getattr(baselines, method)(seen, query)
         seconds = (time.process_time() - began) / len(query)
         found = structure_precisions(scores, query, data.maps.structure, data.maps.view, data.prototype)
         name = f"structures.ap.{method}"
@@ -146,12 +149,15 @@ def baseline_rows(data: MapSet, common: Mapping[str, Any], queries: int = 336, s
 def pixel_rows(
     data: MapSet, model: StructureEncoder, common: Mapping[str, Any], queries: int, ssim_queries: int, seed: int = 0
 ) -> list[dict]:
-    """Rows ``structures.ap.small.METHOD.SORT``: what compares images, and the others, on one crystal a prototype."""
-    small = thinned_to_prototypes(data)
-    images, query = images_of(small, "thesis"), some_queries(small, queries, seed)
-    z = embed_maps(model, small.maps, small.invariants)
+    """Rows ``structures.ap.small.METHOD.SORT``: what compares images, and the others, on one crystal a prototype.
+
+    Here all methods see recorded images.
+    """
+    small, images = recorded_set(data)
+    query, z = some_queries(small, queries, seed), embed_lines(model, small.maps.lines)
     methods = {
         "embedding": lambda q: z[q] @ z.T,
+        "line_spectrum": lambda q: baselines.line_spectrum(small.maps.lines, q),
         "radial_profile": lambda q: baselines.radial_profile(small.maps.values, q),
         "polar_fft": lambda q: baselines.polar_fft(small.maps.values, q),
         "fft_magnitude": lambda q: baselines.fft_magnitude(images, q),
@@ -160,7 +166,7 @@ def pixel_rows(
     }
     rows = []
     for method, scores in methods.items():
-        asked = query[:: max(1, queries // ssim_queries)] if method == "ssim" else query
+        asked = query[:ssim_queries] if method == "ssim" else query
         began = time.process_time()
         found = scores(asked)
         seconds = (time.process_time() - began) / len(asked)
@@ -179,22 +185,23 @@ def some_queries(data: MapSet, count: int, seed: int = 0) -> np.ndarray:
     return np.array([rng.choice(np.flatnonzero(data.maps.structure == c)) for c in picked])
 
 
-def thinned_to_prototypes(data: MapSet) -> MapSet:
-    """One crystal of each prototype: the first, as the library of prototypes has it."""
-    count = len({s.prototype for s in data.structures})
-    return thinned(data, lambda crystal: crystal < count)
-
-
-def images_of(data: MapSet, conditions: str) -> np.ndarray:
-    """The images (n, rows, columns) float32 that the maps of a set were made of, drawn again."""
-    images, zones = [], len(np.unique(data.maps.view % 8))
-    for crystal in np.unique(data.maps.structure):
-        structure = data.structures[crystal]
-        rng, repeats = structure_rng(structure, 0), int(np.sum(data.maps.structure == crystal)) // zones
-        for zone in zones_of(structure, zones):
+def recorded_set(data: MapSet, zones: int = 8, repeats: int = 3) -> tuple[MapSet, np.ndarray]:
+    """Recorded images (n, rows, columns) float32 of the first crystal of each prototype of a set, and their maps."""
+    crystals = data.structures[: len({s.prototype for s in data.structures})]
+    images, made, labels = [], [], []
+    for number, structure in enumerate(crystals):
+        rng = structure_rng(structure, 0)
+        for view, zone in enumerate(zones_of(structure, zones)):
             projection = project(structure, zone)
-            images += [draw_micrograph(projection, CONDITIONS[conditions], rng)[0] for _ in range(repeats)]
-    return np.stack(images)
+            for _ in range(repeats):
+                image, pixel_size = draw_micrograph(projection, THESIS_CONDITIONS, rng)
+                images.append(image)
+                made.append(spectrum_map(image, pixel_size))
+                labels.append((number, zones * number + view))
+    values, *scalars, lines = map(np.array, zip(*made, strict=True))
+    structure_of, view_of = np.array(labels).T
+    maps = Maps(values, lines, np.stack(scalars, 1).astype(np.float32), structure_of, view_of)
+    return MapSet(maps, crystals, structure_of, structure_of), np.stack(images)
 
 
 def thesis_table(rows: Sequence[Mapping[str, Any]]):

@@ -10,10 +10,20 @@ from scipy import fft
 
 from ..metrics_denoising import ssim
 
-__all__ = ["fft_magnitude", "pixel_correlation", "polar_fft", "radial_profile", "structural_similarity"]
+__all__ = [
+    "fft_magnitude",
+    "line_spectrum",
+    "pixel_correlation",
+    "polar_fft",
+    "radial_profile",
+    "structural_similarity",
+]
 
 NOISE = 4.0
 """Power over that of the noise which is taken off a map."""
+
+LINE_WIDTHS = 0.004, 0.12
+"""Standard deviations in log |g| and in log amplitude, by which reflections of one crystal differ from view to view."""
 
 
 def _amplitudes(values: np.ndarray, power: float) -> np.ndarray:
@@ -47,6 +57,26 @@ def polar_fft(values: np.ndarray, query: np.ndarray, power: float = 0.5) -> np.n
             part_of = scores[:, start : start + len(part)]
             part_of[...] = np.maximum(part_of, best) if sign else best
     return scores
+
+
+def line_spectrum(lines: np.ndarray, query: np.ndarray, waves: int = 512, seed: int = 0) -> np.ndarray:
+    """Cosine of the densities of reflections in the plane of log |g| and log amplitude over the mean.
+
+    The density has a Gaussian of `LINE_WIDTHS` at each reflection of ``lattice_lines`` (n, m, 3), at one for several
+    of one |g| and amplitude, less the mean density of all images. It is compared by random Fourier features: `waves` of
+    them, a sine and a cosine each.
+    """
+    drawn = np.random.default_rng(seed).normal(size=(2, waves)) / (2 * np.pi * np.array(LINE_WIDTHS)[:, None])
+    found = np.zeros((len(lines), 2 * waves), np.float32)
+    for i, image in enumerate(lines):
+        plane = image[np.isfinite(image[:, :2]).all(1), :2]
+        near = (np.abs(plane[:, None] - plane) < np.array(LINE_WIDTHS)).all(2)
+        plane = plane[~np.tril(near, -1).any(1)]  # a weaker one so near a stronger one is the same line
+        phase = 2 * np.pi * plane @ drawn
+        found[i] = np.concatenate([np.cos(phase).sum(0), np.sin(phase).sum(0)])
+    found = _unit(found)
+    found = _unit(found - found.mean(0))
+    return found[query] @ found.T
 
 
 def pixel_correlation(images: np.ndarray, query: np.ndarray) -> np.ndarray:
