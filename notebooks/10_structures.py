@@ -340,6 +340,30 @@ thesis_table(rows).round(4)
 figures_matching.score_table(rows, "structures.ap.")
 
 # %% [markdown]
+# What it learnt, seen on this page's library: each point is the embedding of one entry, and t-SNE (van der Maaten and Hinton 2008)
+# keeps neighbours neighbours. Where axes of one crystal lie together, the network has found what they share: spacings, and how
+# unlike the atoms are.
+
+# %%
+from cimp_core.structures import embedding
+
+several = library.owner < {"smoke": 27, "book": 60, "full": 264}[profile]
+some = library.subset(several)
+model = embedding.load()
+z = embedding.embed_patterns(
+    model, [e.pattern for e in some], field=25.6, electrons=200
+)
+formulas, prototypes = some.table.formula, some.table.prototype
+zones = [figures_matching.zone_name(zone) for zone in some.table.zone]
+figures_structures.structure_map(
+    figures_structures.tsne(z, seed),
+    formulas,
+    prototypes,
+    some.table.space_group,
+    zones,
+)
+
+# %% [markdown]
 # ## What to notice
 #
 # - **Probabilities are conditional on the library and on what they were calibrated with.** They were fitted on simulated images
