@@ -10,6 +10,7 @@ from .errors import CimpError, NotHAADFError, OutOfRangeError, SchemaError, Unre
 from .metadata import PARAMETERS, Acquisition, Normalizer
 
 if TYPE_CHECKING:
+    from . import structures
     from .advising import Advice, advise
     from .auditing import AuditReport, audit
     from .build import BuildReport, build_dataset
@@ -70,12 +71,15 @@ __all__ = [
     "reacquire",
     "read",
     "rerender",
+    "structures",
     "twin",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name's module when the name is first used (PEP 562)."""
+    if name == "structures":
+        return import_module(".structures", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # Stored, so that the look-up happens once. (The modules are called digital_twin, denoising and advising because a

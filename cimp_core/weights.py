@@ -27,6 +27,8 @@ from .models import (
     DoseNetConfig,
     SettingsReader,
     SettingsReaderConfig,
+    StructureEncoder,
+    StructureEncoderConfig,
     Translator,
     TranslatorConfig,
 )
@@ -46,6 +48,7 @@ KINDS = {
     "style": Kind(Translator, TranslatorConfig),
     "dose": Kind(DoseNet, DoseNetConfig),
     "settings": Kind(SettingsReader, SettingsReaderConfig),
+    "structures": Kind(StructureEncoder, StructureEncoderConfig),
 }
 """Kinds of models by the name that a weights file states; a file that states none is of the first."""
 

@@ -109,7 +109,8 @@ def test_every_dependency_is_imported_and_nothing_else():
                 imported.add(node.module.split(".")[0])
     declared = {need.name: IMPORT_NAMES.get(need.name, need.name.replace("-", "_")) for need in RANGES}
     core = {declared[Requirement(line).name] for line in PROJECT["dependencies"]}
-    optional = {declared[Requirement(line).name] for line in EXTRAS["faiss"]}  # imported where asked for, else an error
+    # imported where asked for, else an error
+    optional = {declared[Requirement(line).name] for line in [*EXTRAS["faiss"], *EXTRAS["structures"]]}
     foreign = {name for name in imported if name not in sys.stdlib_module_names and name != "cimp_core"}
     allowed = core | {IMPORT_NAMES.get(need, need) for need in USED_BY_OTHERS}
     # imported inside functions that draw in a notebook, or run one: `cimp sweep` says what to install

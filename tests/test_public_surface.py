@@ -5,7 +5,7 @@ import sys
 
 import cimp_core as cimp
 
-HEAVY = ("torch", "hyperspy", "rsciio", "sklearn", "matplotlib", "plotly", "pandas", "faiss")
+HEAVY = ("torch", "hyperspy", "rsciio", "sklearn", "matplotlib", "plotly", "pandas", "faiss", "pymatgen", "spglib")
 
 
 def modules_after(code: str) -> set[str]:
@@ -19,7 +19,7 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_importing_the_package_and_the_command_line_loads_nothing_heavy():
-    loaded = modules_after("import cimp_core, cimp_core.cli")
+    loaded = modules_after("import cimp_core, cimp_core.cli; cimp_core.structures.library")
     assert not loaded & set(HEAVY)
 
 

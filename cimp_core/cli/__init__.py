@@ -16,6 +16,7 @@ from . import (
     pretrain,
     retrieve,
     simulate,
+    structures,
     study,
     sweep,
 )
@@ -37,6 +38,7 @@ app.command()(denoise.denoise)
 app.command()(audit.audit)
 app.command()(advise.advise)
 app.command(cls=sweep.Pairs)(sweep.sweep)
+app.add_typer(structures.app, name="structures", help="Which crystal is this? Libraries of crystals, and matches.")
 app.add_typer(study.app, name="study", help="Blind studies: made, played by raters, analysed.")
 
 

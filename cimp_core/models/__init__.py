@@ -6,6 +6,7 @@ from .encoders import ImageEncoder, MetadataEncoder
 from .settings_reader import SettingsReader, SettingsReaderConfig
 from .spectrum import log_polar_spectrum
 from .statistics import image_statistics
+from .structure_encoder import StructureEncoder, StructureEncoderConfig
 from .translator import PatchDiscriminator, Translator, TranslatorConfig
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "PatchDiscriminator",
     "SettingsReader",
     "SettingsReaderConfig",
+    "StructureEncoder",
+    "StructureEncoderConfig",
     "Translator",
     "TranslatorConfig",
     "image_statistics",

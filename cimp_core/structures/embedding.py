@@ -1,0 +1,266 @@
+"""The learnt embedding of a crystal's micrographs: training on simulated crystals, and its use.
+
+``python -m cimp_core.structures.embedding --out RUN --maps FOLDER`` trains; images of one crystal, taken along any zone
+axis, are positives of one another, several a query. Prototypes of the validation and test parts are never learnt from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import weights
+from ..checkpoint import write_text
+from ..errors import OutOfRangeError
+from ..losses import info_nce
+from ..metrics_ranking import structure_precisions
+from ..models.structure_encoder import StructureEncoder, StructureEncoderConfig
+from ..training import TrainConfig, fit, make_config
+from .micrographs import power_of
+from .projection import Pattern
+from .retrieval_sets import MapSet, test_set, training_set
+from .spectrum_map import map_of_power, regions, spectrum_map
+from .views import View
+
+__all__ = ["BRANCHES", "WEIGHTS", "EmbeddingConfig", "embed", "embed_lines", "embed_patterns", "load", "train"]
+
+WEIGHTS = "cimp-structures-s"
+"""Name of the shipped weights."""
+
+BRANCHES = ("cts", "cts+space_group", "cts+prototype", "space_group", "prototype")
+"""What is learnt: to contrast crystals, to tell classes, or both."""
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig(TrainConfig):
+    """Settings of a training: what is learnt, the network's shape, and the loop's own settings."""
+
+    samples: int = 10_240
+    batch_size: int = 256
+    peak_rate: float = 2e-3
+    warmup: int = 1_024
+    ema_half_life: int = 1_536
+    precision: str = "32-true"
+    log_every: int = 2_560
+    validate_every: int = 5_120
+    checkpoint_every: int = 2_560
+    branch: str = "cts"  # one of `BRANCHES`
+    head: str = "identity"  # or "nonlinear"
+    waves: int = 512  # in which a reflection is laid out; the embedding is twice as long
+    hidden: int = 256  # units of the network
+    dropout: float = 0.1
+    images: int = 4  # of each crystal of a batch
+    hide: float = 0.2  # share of images whose mean is hidden
+    omit: float = 0.1  # share of reflections that are left out
+
+
+class Batches:
+    """Batches of some images of some crystals each, a pure function of the step.
+
+    ``batches(step)`` gives reflections (B, 64, 3), and crystal, prototype and space group (B,) of each image. Of some
+    images the mean is hidden, and of all some reflections are left out.
+    """
+
+    def __init__(self, data: MapSet, config: EmbeddingConfig) -> None:
+        self.data, self.config = data, config
+        if config.batch_size % config.images or config.images % 2:
+            raise OutOfRangeError(
+                f"batch_size {config.batch_size}, images {config.images}: an even number of images, and whole crystals"
+            )
+        order = np.argsort(data.maps.structure, kind="stable")
+        self.members = np.split(order, np.flatnonzero(np.diff(data.maps.structure[order])) + 1)
+
+    def __call__(self, step: int) -> tuple[Tensor, ...]:
+        config, data = self.config, self.data
+        rng = np.random.default_rng((config.seed, 2, step))
+        chosen = rng.choice(len(self.members), config.batch_size // config.images, replace=False)
+        rows = np.concatenate([rng.choice(self.members[c], config.images, replace=False) for c in chosen])
+        lines = data.maps.lines[rows].copy()
+        lines[rng.random(len(rows)) < config.hide, :, 1] = np.nan
+        lines[rng.random(lines.shape[:2]) < config.omit] = np.nan
+        labels = data.maps.structure[rows], data.prototype[rows], data.space_group[rows]
+        return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (lines, *labels))
+
+
+def loss(branch: str) -> Callable:
+    """The loss of a branch: contrast of one half of the images with the other, and cross entropy of classes."""
+    terms = branch.split("+")
+
+    def of(model, lines: Tensor, crystal: Tensor, prototype: Tensor, space_group: Tensor):
+        output = model(lines)
+        total, scalars = lines.new_zeros(()), {}
+        if "cts" in terms:
+            scale = (model.module if hasattr(model, "module") else model).scale
+            total = info_nce(output.projection[::2], output.projection[1::2], crystal[::2], scale)
+            scalars = {"contrast": total.detach(), "scale": scale.detach()}
+        for name, logits, truth in (
+            ("prototype", output.prototype, prototype),
+            ("space_group", output.space_group, space_group),
+        ):
+            if name in terms:
+                found = F.cross_entropy(logits, truth)
+                total, scalars = total + found, scalars | {name: found.detach()}
+        return total, scalars
+
+    return of
+
+
+def train(
+    data: MapSet,
+    val: MapSet | None,
+    config: EmbeddingConfig,
+    out: str | Path | None = None,
+    on_log: Callable[[dict[str, float]], None] | None = None,
+    stop: int | None = None,
+) -> StructureEncoder:
+    """Train an encoder; checkpoint, log and settings go into the folder `out`, a run that was stopped goes on.
+
+    Parameters
+    ----------
+    val : MapSet, optional
+        Its mean average precision is logged; nothing else is done with it.
+    """
+    if config.branch not in BRANCHES:
+        raise OutOfRangeError(f"branch {config.branch!r}: it is one of {', '.join(BRANCHES)}")
+    model = make_encoder(data, config)
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write_text(Path(out) / "config.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+    validate = None if val is None else (lambda model: validation(model, val))
+    fit(model, Batches(data, config), loss(config.branch), config, out, validate=validate, on_log=on_log, stop=stop)
+    return model.cpu().eval()
+
+
+def make_encoder(data: MapSet, config: EmbeddingConfig) -> StructureEncoder:
+    """An untrained encoder for a training."""
+    torch.manual_seed(config.seed)
+    shape = {name: getattr(config, name) for name in ("waves", "hidden", "head", "dropout")}
+    classes = {
+        f"{name}s": int(labels.max()) + 1 if name in config.branch.split("+") else 0
+        for name, labels in (("prototype", data.prototype), ("space_group", data.space_group))
+    }
+    model = StructureEncoder(StructureEncoderConfig(**shape, **classes))
+    some = np.random.default_rng((config.seed, 3)).permutation(len(data.maps.lines))[:2048]
+    with torch.no_grad():  # what the images have in common is no likeness
+        model.common += torch.from_numpy(embed_lines(model, data.maps.lines[np.sort(some)]).mean(0))
+    return model
+
+
+def validation(model: StructureEncoder, val: MapSet, every: int = 11) -> dict[str, float]:
+    """Mean average precisions of some of a set's images, each against all the others."""
+    z = embed_lines(model, val.maps.lines)
+    query = np.arange(0, len(z), every)
+    maps = val.maps
+    found = structure_precisions(z[query] @ z.T, query, maps.structure, maps.view, val.prototype)
+    return {f"val_{name}": float(v[known].mean()) for name, v in found.items() if (known := ~np.isnan(v)).any()}
+
+
+def load(name: str | Path = WEIGHTS) -> StructureEncoder:
+    """Encoder with the shipped weights, or those of a file; errors as of `cimp_core.weights.load`."""
+    return weights.load(name, "structures")
+
+
+def embed_lines(model: StructureEncoder, lines: np.ndarray, *, contrast: bool = True, batch: int = 512) -> np.ndarray:
+    """Unit rows (n, dim) float32 of `lattice_lines` (n, 64, 3) of images.
+
+    Parameters
+    ----------
+    contrast : bool
+        False where black levels are not known, so that amplitudes cannot be told against the mean.
+    """
+    lines = np.array(lines, np.float32)
+    if not contrast:
+        lines[..., 1] = np.nan
+    model.eval()
+    with torch.inference_mode():
+        return torch.cat([model.embed(part) for part in torch.from_numpy(lines).split(batch)]).numpy()
+
+
+def embed(
+    model: StructureEncoder, images: Sequence[np.ndarray], pixel_size: float | Sequence[float], contrast: bool = False
+) -> np.ndarray:
+    """Unit rows (n, dim) float32 of images, any two of one crystal near one another.
+
+    Parameters
+    ----------
+    images : sequence of (rows, columns) arrays
+        Of one crystal each. Those wider than `spectrum_map.FIELD` are read in parts, whose rows are averaged.
+    pixel_size : float or sequence of float
+        [angstrom]
+    contrast : bool
+        Whether zero means no electrons, so that contrast can be compared.
+
+    Raises
+    ------
+    OutOfRangeError
+        As of `spectrum_map.spectrum_map`.
+    """
+    sizes = np.broadcast_to(np.asarray(pixel_size, float), len(images))
+    found, owner = [], []
+    for i, (image, size) in enumerate(zip(images, sizes, strict=True)):
+        image = np.asarray(image, float)
+        parts = regions(*image.shape, size) if image.ndim == 2 and size > 0 else [...]
+        found += [spectrum_map(image[part], size).lines for part in parts]
+        owner += [i] * len(parts)
+    z = embed_lines(model, np.stack(found), contrast=contrast)
+    sums = np.zeros((len(images), z.shape[1]), np.float32)
+    np.add.at(sums, owner, z)
+    return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+
+def embed_patterns(
+    model: StructureEncoder,
+    patterns: Sequence[Pattern],
+    *,
+    field: float = 25.6,
+    electrons: float = 200.0,
+    contrast: bool = False,
+    seed: int = 0,
+) -> np.ndarray:
+    """Unit rows (n, dim) float32 of library entries: of images of `field` [angstrom] across, at a dose."""
+    rng, found = np.random.default_rng(seed), []
+    view = View(field / 128, 128, 128)
+    for pattern in patterns:
+        power, mean = power_of(pattern, view, electrons, rng)
+        found.append(map_of_power(power, 128, 128, mean, view.pixel_size).lines)
+    return embed_lines(model, np.stack(found), contrast=contrast)
+
+
+def main() -> None:
+    """Train from the command line; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, help="folder of the run")
+    parser.add_argument("--maps", default="runs/structures", help="folder of maps, which are made if they are absent")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of EmbeddingConfig")
+    parser.add_argument("--save", metavar="FILE", help="write the weights here, with a model card")
+    arguments = parser.parse_args()
+    values = {}
+    for text in arguments.set:
+        name, _, value = text.partition("=")
+        kind = type(getattr(EmbeddingConfig(), name, ""))
+        values[name] = kind(value)
+    config = make_config(EmbeddingConfig, values)
+    data, val = training_set(arguments.maps), test_set(arguments.maps, "val")
+    model = train(data, val, config, arguments.out, on_log=lambda entry: print(json.dumps(entry), flush=True))
+    if arguments.save:
+        settings = "".join(f" --set {text}" for text in arguments.set)
+        record = {
+            "command": f"python -m cimp_core.structures.embedding --out RUN{settings}",
+            "data": f"{len(data.prototype)} simulated images of {len(data.structures)} decorated AFLOW prototypes",
+            "settings": dataclasses.asdict(config),
+            **{name: round(value, 4) for name, value in validation(model, val, every=1).items()},
+        }
+        print(weights.save(model, arguments.save, record, half=("",)))
+
+
+if __name__ == "__main__":
+    main()

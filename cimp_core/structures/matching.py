@@ -1,0 +1,237 @@
+"""Which crystal of a library does a micrograph show, along which axis, or is it none of them?
+
+    library -> nearest by description -> rolled polar maps -> laid on the peaks -> fitted by pixel -> probabilities
+
+Probabilities are those of a conditional logit: each candidate and "none of these" has a score linear in what the
+fit says of it (`features`), and probabilities are the exponentials over their sum. Its weights were fitted on simulated
+queries, a part of them with the structure left out of the library (`cimp_core.study.structures_match`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import OutOfRangeError
+from . import fit as fits
+from . import polar
+from .answers import Candidate, Grain, Match
+from .index import FIELDS, Index, clear_map, strong
+from .polar import Overlap, PolarMap
+from .query import Query, prepare
+from .regions import find_grains
+
+if TYPE_CHECKING:
+    from .library import Library
+
+__all__ = ["Candidate", "Grain", "Match", "candidates", "features", "index_of", "keep", "match", "probabilities"]
+
+SHORTLIST, LAID, REFINED = 60, 20, 8
+"""Entries that are compared by rolled maps, laid on the peaks, fitted by pixel."""
+PIXEL_ERROR = 0.05
+CONSTANTS = Path(__file__).resolve().parents[1] / "data" / "structures.json"
+CANDIDATE = 9
+"""Numbers that `features` has of a candidate."""
+CHANCE = 30.0
+"""Logarithm of the likelihood ratio to noise alone that a search through a library finds by chance, about."""
+
+
+def match(
+    shot: Any,
+    library: Library,
+    k: int = 5,
+    region: tuple[slice, slice] | None = None,
+    grains: str | int = "auto",
+    pixel_size_error: float = PIXEL_ERROR,
+    pixel_size: float | None = None,
+) -> Match:
+    """Find a micrograph's structure in a library.
+
+    Parameters
+    ----------
+    shot : Micrograph or (rows, columns) array
+        A series of frames is averaged.
+    library : Library
+        See `cimp_core.structures.library`.
+    k : int
+        Candidates that are returned for each grain.
+    region : (slice, slice), optional
+        Rows and columns to look at.
+    grains : "auto" or int
+        How many lattices to look for at most; "auto" looks for up to 4, and 1 takes the whole image as one.
+    pixel_size_error : float
+        Relative standard deviation of the pixel size; 0 to 0.1.
+    pixel_size : float, optional
+        [m]; instead of the shot's own.
+
+    Raises
+    ------
+    OutOfRangeError
+        The pixel size is unknown; the image is saturated, constant, too small, or has values that are not finite; a
+        region or another argument is impossible.
+    """
+    image, size = _image(shot, pixel_size)
+    if not 0 <= pixel_size_error <= 0.1:
+        raise OutOfRangeError(f"pixel_size_error {pixel_size_error:g}: from 0 to 0.1 can be tolerated")
+    if k < 1 or not (grains == "auto" or (isinstance(grains, int) and grains >= 1)):
+        raise OutOfRangeError(f"k={k!r}, grains={grains!r}: k and grains are at least 1, grains may be 'auto'")
+    if region is not None:
+        image = image[region]
+        if image.ndim != 2 or min(image.shape) < 16:
+            raise OutOfRangeError(f"the region has shape {image.shape}; two axes of at least 16 pixels are needed")
+    notes = _judge(image)
+    found = []
+    for part in find_grains(image, size, 4 if grains == "auto" else grains):
+        ranked, none, query = candidates(image[part.window], size, library, pixel_size_error)
+        found.append(Grain(part, tuple(ranked[:k]), none, query))
+    return Match(tuple(found), tuple(notes))
+
+
+def _image(shot: Any, pixel_size: float | None) -> tuple[np.ndarray, float]:
+    """Pixels (rows, columns) and their size [angstrom]."""
+    if hasattr(shot, "acquisition"):
+        data = shot.image.data
+        data = np.asarray(data.compute() if hasattr(data, "compute") else data, float)
+        size = pixel_size or shot.acquisition.pixel_size
+    else:
+        data, size = np.asarray(shot, float), pixel_size
+    if data.ndim == 3:
+        data = data.mean(0)
+    if data.ndim != 2:
+        raise OutOfRangeError(f"an image of shape {data.shape}: one image, or a series of frames, is needed")
+    if size is None:
+        raise OutOfRangeError("the pixel size is unknown, and spacings tell crystals apart: pass pixel_size=... [m]")
+    if not (math.isfinite(size) and size > 0):
+        raise OutOfRangeError(f"pixel size {size!r} m: a positive number is needed")
+    return data, float(size) * 1e10
+
+
+def _judge(image: np.ndarray) -> list[str]:
+    """Refuse what cannot be matched; notes on what can, with care."""
+    if not np.isfinite(image).all():
+        raise OutOfRangeError("the image has values that are not finite; crop them away or fill them")
+    if np.ptp(image) == 0:
+        raise OutOfRangeError("the image is constant: there is nothing to match")
+    top = float((image == image.max()).mean())
+    if top > 0.2:
+        raise OutOfRangeError(f"{top:.0%} of the pixels have the highest value: the image is saturated")
+    return [f"{top:.1%} of the pixels have the highest value: the brightest columns are cut off"] if top > 0.01 else []
+
+
+def candidates(
+    image: np.ndarray, pixel_size: float, library: Library, error: float = PIXEL_ERROR, without: Sequence[int] = ()
+) -> tuple[list[Candidate], float, Query]:
+    """Fitted entries of a library with probabilities, best first, the probability of none, and the prepared image.
+
+    Parameters
+    ----------
+    pixel_size : float
+        [angstrom]
+    error : float
+        Relative standard deviation of the pixel size.
+    without : sequence of int
+        Entries that are passed over.
+    """
+    query = prepare(image, pixel_size)
+    near = rolled(polar.of_image(image, pixel_size), library, error, without)
+    refined = fitted(query, near, library, error)
+    chances, none = probabilities(query, refined, error)
+    ranked = [replace(c, probability=float(p)) for c, p in zip(refined, chances, strict=True)]
+    return sorted(ranked, key=lambda c: -c.probability), none, query
+
+
+def rolled(
+    mapped: PolarMap, library: Library, error: float, without: Sequence[int] = ()
+) -> list[tuple[int, list[Overlap]]]:
+    """Entries whose polar maps lie best on an image's, best first, each with its best rotations."""
+    stretch, skipped, found = 1.5 * error, set(without), []
+    clear = replace(mapped, values=strong(mapped.values))
+    for number in map(int, index_of(library, mapped.field).nearest(mapped, SHORTLIST + len(skipped), stretch)):
+        if number not in skipped:
+            one = clear_map(library[number].pattern, mapped.field)
+            places = polar.overlaps(clear, one, stretch, mirror=False)
+            found += [(number, places)] if places else []
+    return sorted(found, key=lambda f: -f[1][0].score)
+
+
+def fitted(query: Query, found: Sequence[tuple[int, list[Overlap]]], library: Library, error: float) -> list[Candidate]:
+    """The best of them laid on the image's peaks, and the best of these fitted by pixel."""
+    laid = []
+    for number, places in found[:LAID]:
+        entry = library[number]
+        likely = [place for place in places if place.score > places[0].score - 0.1]
+        tried = [one for place in likely for one in fits.lay(query, entry.pattern, place, error)]
+        if tried:
+            best = max(tried, key=lambda f: f.explained)
+            laid.append(Candidate(number, entry, places[0].score, best))
+    laid.sort(key=lambda c: -c.fit.explained)
+    return [replace(c, fit=fits.refine(query, c.entry.pattern, c.fit, error=max(error, 1e-3))) for c in laid[:REFINED]]
+
+
+_INDICES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def index_of(library: Library, field: float) -> Index:
+    """Of the field of view nearest to an image's [angstrom], kept as long as the library is."""
+    nearest = min(FIELDS, key=lambda f: abs(math.log(f / field)))
+    if nearest not in _INDICES.setdefault(library, {}):
+        keep(library, Index([entry.pattern for entry in library], nearest))
+    return _INDICES[library][nearest]
+
+
+def keep(library: Library, index: Index) -> None:
+    """Use an index that was made before; its rows are those of the library."""
+    if len(index) != len(library):
+        raise OutOfRangeError(f"an index of {len(index)} rows is not that of a library of {len(library)} entries")
+    _INDICES.setdefault(library, {})[index.field] = index
+
+
+def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, np.ndarray]:
+    """What fits say: (n, 9) numbers of each candidate, and (3,) of the query for "none of these".
+
+    Of a candidate: logarithm of the share that it leaves unexplained, root of how much less probable the image is under
+    it than under the best one, likeness of moduli, overlap of polar maps, square of the scale's departure in standard
+    deviations of the pixel size, logarithm of the distortion, what its lattice could explain but its columns do not,
+    what it explains, logarithm of how much more probable it makes the image than noise alone would.
+    """
+    if not found:
+        return np.zeros((0, CANDIDATE)), np.array([1.0, 0.0, 0.0])
+    ratio = max(query.noise, 1e-6) / (1 - query.noise)
+    explained = np.array([c.fit.explained for c in found])
+    gain = (explained.max() - explained) / ratio * query.image.size / 2
+    rows = [
+        np.log(np.maximum(1 - explained, 0) + 0.003 + 0.05 * ratio),
+        -np.sqrt(np.minimum(gain, 400.0)),
+        [c.fit.found for c in found],
+        [c.overlap for c in found],
+        [-min((math.log(c.fit.scale) / max(error, 2e-3)) ** 2 / 2, 8.0) for c in found],
+        [-math.log(c.fit.bend + 0.003) for c in found],
+        [min(max(c.fit.lattice - c.fit.explained, 0.0), 1.0) for c in found],
+        np.clip(explained, 0, 1),
+        np.minimum(np.log1p(np.maximum(explained, 0) / ratio * query.image.size / 2 / CHANCE), 4.0),
+    ]
+    return np.array(rows, float).T, np.array([1.0, math.log(max(ratio, 1e-9)), max(math.log(max(ratio, 1e-9)), 0.0)])
+
+
+def probabilities(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, float]:
+    """Of each candidate, and of none of them."""
+    each, whole = features(query, found, error)
+    constants = _constants()
+    scores = np.append(each @ constants["candidate"], whole @ constants["none"])
+    chances = np.exp(scores - scores.max())
+    chances /= chances.sum()
+    return chances[:-1], float(chances[-1])
+
+
+@cache
+def _constants() -> dict[str, np.ndarray]:
+    read = json.loads(CONSTANTS.read_text(encoding="utf-8"))
+    return {name: np.array(read[name], float) for name in ("candidate", "none")}

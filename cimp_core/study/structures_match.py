@@ -1,0 +1,248 @@
+"""How often is the best match right, and is "none of these" said when it should be? On simulated queries.
+
+    python -m cimp_core.study.structures_match FOLDER [--only CASE ...] [--fit] [--results book/results.json]
+
+The library is every bundled prototype and the twin's crystals along axes of indices up to 1. Each query's outcome is a
+line in FOLDER/CASE.jsonl; a run goes on where one was stopped. A match is right if structure and zone axis are, or if
+the pattern is the same within resolution (`fit.alike`: correlation above 0.995, lattices within 0.5 %, or within the
+stated error of the pixel size where that is larger). For "none of these" the structure is left out of the library, and
+what is alike by that rule, too. ``--fit`` fits the weights of probabilities (`cimp_core/data/structures.json`) on the
+cases "calibrate", whose structures no other case has.
+
+The baseline "polar" takes the entry of the largest rolled correlation of polar maps, among those that the index finds
+nearest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.metrics import roc_auc_score
+
+from ..results import update_results
+from ..simulate.structures import CRYSTALS, ZONE_AXES
+from ..structures import fit as fits
+from ..structures import matching, polar
+from ..structures.library import Library, library
+from ..structures.query import prepare
+from .structures_cases import EASY, Query, channelled, equal_zones, no_crystal, picture, tilted, zone_of
+
+SEED = 11
+HARD = EASY | {"distortion": 0.01, "gamma": 1.3, "blur": 0.4, "jitter": 0.08}
+COMMAND = "python -m cimp_core.study.structures_match FOLDER"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of query: how it is made, whether its structure is in the library, what error is stated."""
+
+    name: str
+    count: int
+    settings: dict = field(default_factory=lambda: dict(EASY))
+    error: float = 0.005
+    left_out: bool = False
+    kind: str = "entry"
+    thirds: tuple[int, ...] = (1, 2)
+
+
+def cases() -> list[Case]:
+    """All of them, those that matter most first."""
+    wide = HARD | {"dose": (1.0, 500.0), "tilt": math.radians(0.5)}
+    found = []
+    for error in (0.005, 0.02, 0.05):
+        settings = wide | {"pixel_error": error}
+        name = f"calibrate_{error:g}"
+        found.append(Case(name, 14, settings, error, thirds=(0,)))
+        found.append(Case(f"{name}_out", 12, settings, error, left_out=True, thirds=(0,)))
+    found.append(Case("calibrate_amorphous", 5, wide, 0.05, kind="amorphous"))
+    found.append(Case("calibrate_noise", 5, wide, 0.05, kind="noise"))
+    found += [Case("moderate", 60), Case("out", 40, left_out=True), Case("channelled", 24, kind="channelled")]
+    found += [Case("out_hard", 20, HARD, 0.02, left_out=True), Case("hard", 20, HARD, 0.02)]
+    found += [Case(f"dose_{d}", 16, EASY | {"dose": (d, d)}) for d in (1, 3, 10, 500)]
+    found += [Case(f"pixel_error_{p}", 16, EASY | {"pixel_error": p / 100}, 0.05) for p in (0, 2, 5)]
+    found += [Case(k, 5, EASY, 0.02, kind=k) for k in ("amorphous", "vacuum", "noise")]
+    found += [Case(f"tilt_{t}", 16, EASY | {"tilt": math.radians(t)}) for t in (0.5, 1, 2)]
+    return found
+
+
+def queries(case: Case, known: Library) -> Iterator[tuple[int, int | None, Query]]:
+    """Each with its number, and the entry that it shows."""
+    for number in range(case.count):
+        rng = np.random.default_rng([SEED, *case.name.encode(), number])
+        if case.kind in ("amorphous", "vacuum", "noise"):
+            yield number, None, no_crystal(case.kind, rng, case.settings)
+        elif case.kind == "channelled":
+            truth, one = _channelled(known, rng)
+            yield number, truth, picture(one, rng, case.settings)
+        else:
+            from_these = np.flatnonzero(np.isin(known.owner % 3, case.thirds))
+            truth = int(rng.choice(from_these))
+            tilt = case.settings["tilt"] * rng.uniform() if case.name.startswith("cal") else case.settings["tilt"]
+            one = tilted(known, truth, tilt, rng) if tilt else known[truth].pattern
+            yield number, truth, picture(one, rng, case.settings)
+
+
+def _channelled(known: Library, rng: np.random.Generator):
+    names = [s.name for s in known.structures]
+    crystal = str(rng.choice([n for n, c in CRYSTALS.items() if not c.layered]))
+    family = CRYSTALS[crystal].family
+    zone = str(rng.choice(list(ZONE_AXES[family])))
+    owner = names.index(crystal)
+    wanted = zone_of(crystal, zone, family)
+    mine = np.flatnonzero(known.owner == owner)
+    truth = next(int(i) for i in mine if equal_zones(known.structures[owner], wanted, tuple(known.zones[i].tolist())))
+    return truth, channelled(crystal, zone, known, float(rng.uniform(50, 800)))
+
+
+def outcome(case: Case, known: Library, truth: int | None, query: Query) -> dict:
+    """What matching makes of a query, as JSON holds it."""
+    tolerance = max(0.005, case.error)
+    without = np.flatnonzero(known.owner == known.owner[truth]) if case.left_out else ()
+    ready = prepare(query.image, query.pixel_size)
+    near = matching.rolled(polar.of_image(query.image, query.pixel_size), known, case.error, without)
+    found = matching.fitted(ready, near, known, case.error)
+    top = max((c.fit.explained for c in found), default=0.0)
+    same: dict[int, bool] = {}
+
+    def right(number: int) -> bool:
+        if truth is None:
+            return False
+        if number not in same:
+            zone = tuple(known.zones[truth].tolist())
+            own = known.owner[number] == known.owner[truth]
+            own = own and equal_zones(known.structures[known.owner[truth]], zone, tuple(known.zones[number].tolist()))
+            first, second = known[truth].pattern, known[number].pattern
+            same[number] = bool(own) or fits.alike(first, second, 2 * tolerance if case.left_out else tolerance)
+        return same[number]
+
+    judged = [right(c.number) if c.fit.explained > top - 0.05 else c.number == truth for c in found]
+    if case.left_out:
+        found, judged = [c for c, j in zip(found, judged, strict=True) if not j], []
+    each, whole = matching.features(ready, found, case.error)
+    return {
+        "truth": truth,
+        "present": truth is not None and not case.left_out,
+        "dose": query.dose,
+        "pixel_size": query.pixel_size,
+        "shape": list(query.image.shape),
+        "numbers": [c.number for c in found],
+        "right": judged or [False] * len(found),
+        "polar_right": bool(near) and not case.left_out and right(near[0][0]),
+        "polar_score": near[0][1][0].score if near else 0.0,
+        "scale": [c.fit.scale for c in found],
+        "explained": [c.fit.explained for c in found],
+        "features": each.tolist(),
+        "whole": whole.tolist(),
+    }
+
+
+def run(folder: Path, only: list[str]) -> dict[str, list[dict]]:
+    """Outcomes of the cases, those that are missing made."""
+    known = library(["prototypes", "crystals"], zones=1, folder=folder / "library")
+    found = {}
+    for case in cases():
+        path = folder / f"{case.name}.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        if not only or any(case.name.startswith(name) for name in only):
+            for number, truth, query in queries(case, known):
+                if number >= len(lines):
+                    lines.append(outcome(case, known, truth, query))
+                    with path.open("a") as file:
+                        file.write(json.dumps(lines[-1]) + "\n")
+        if lines:
+            found[case.name] = lines
+    return found
+
+
+def chances(line: dict, weights: np.ndarray) -> np.ndarray:
+    """Probabilities of the candidates and of none of them."""
+    each = np.array(line["features"], float).reshape(-1, matching.CANDIDATE)
+    scores = np.append(each @ weights[: matching.CANDIDATE], np.array(line["whole"]) @ weights[matching.CANDIDATE :])
+    scores = np.exp(scores - scores.max())
+    return scores / scores.sum()
+
+
+def fit_weights(lines: list[dict]) -> np.ndarray:
+    """Weights that make the right answers most probable, with a little ease."""
+
+    def cost(weights: np.ndarray) -> float:
+        total = 0.0
+        for line in lines:
+            answer = np.append(line["right"], not any(line["right"]))
+            total -= math.log(max(float(chances(line, weights) @ answer), 1e-9))
+        return total + 0.02 * float(weights @ weights)
+
+    start = np.concatenate([[-1.5, 0.1, 5, 5, 1, 0.1, -1, 1, 1], [3, 0, 0]])
+    return minimize(cost, start, method="L-BFGS-B").x
+
+
+def rows(found: dict[str, list[dict]], weights: np.ndarray) -> list[dict]:
+    """The published numbers."""
+    out = []
+
+    def row(name: str, value: float, count: int, error: float | None = None) -> None:
+        low, high = (None, None) if error is None else (max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error))
+        common = {"unit": "", "split": "simulated", "pool": count, "profile": "full", "seeds": [SEED]}
+        out.append({"name": f"structures.match.{name}", "value": value, "low": low, "high": high} | common)
+        out[-1] |= {"twin_version": None, "command": COMMAND}
+
+    for name, lines in found.items():
+        if name.startswith("calibrate") or not lines[0]["present"]:
+            continue
+        best = [int(np.argmax(chances(line, weights)[:-1])) if line["right"] else None for line in lines]
+        ours = [b is not None and line["right"][b] for b, line in zip(best, lines, strict=True)]
+        polar_right = [line["polar_right"] for line in lines]
+        for label, values in (("top1", ours), ("polar_top1", polar_right)):
+            share = float(np.mean(values))
+            row(
+                f"{label}.{name}",
+                share,
+                len(lines),
+                math.sqrt(max(share * (1 - share), 0.25 / len(lines)) / len(lines)),
+            )
+    none = {name: np.array([chances(line, weights)[-1] for line in lines]) for name, lines in found.items()}
+    pairs = {"left_out": (["moderate"], ["out"]), "left_out_hard": (["hard"], ["out_hard"])}
+    pairs |= {k: (["moderate"], [k]) for k in ("amorphous", "vacuum", "noise")}
+    pairs["channelled_against_left_out"] = (["channelled"], ["out"])
+    for name, (inside, outside) in pairs.items():
+        if all(n in none for n in (*inside, *outside)):
+            a, b = (np.concatenate([none[n] for n in part]) for part in (inside, outside))
+            label = np.concatenate([np.zeros(len(a)), np.ones(len(b))])
+            row(f"none_auroc.{name}", float(roc_auc_score(label, np.concatenate([a, b]))), len(label))
+    return out
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("folder", type=Path)
+    options.add_argument("--only", nargs="*", default=[])
+    options.add_argument("--fit", action="store_true")
+    options.add_argument("--results", type=Path)
+    given = options.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    found = run(given.folder, given.only)
+    if given.fit:
+        lines = [line for name, part in found.items() if name.startswith("calibrate") for line in part]
+        weights = fit_weights(lines)
+        n = matching.CANDIDATE
+        text = {"candidate": weights[:n].round(4).tolist(), "none": weights[n:].round(4).tolist()}
+        text |= {"queries": len(lines), "command": f"{COMMAND} --only calibrate --fit"}
+        matching.CONSTANTS.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+        matching._constants.cache_clear()
+    constants = matching._constants()
+    made = rows(found, np.concatenate([constants["candidate"], constants["none"]]))
+    for one in made:
+        print(f"{one['name']:60s} {one['value']:.3f}  ({one['pool']})")
+    if given.results:
+        update_results(given.results, made)
+
+
+if __name__ == "__main__":
+    main()
