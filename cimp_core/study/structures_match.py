@@ -36,6 +36,9 @@ from .structures_cases import EASY, Query, channelled, equal_zones, no_crystal, 
 
 SEED = 11
 HARD = EASY | {"distortion": 0.01, "gamma": 1.3, "blur": 0.4, "jitter": 0.08}
+WORN = EASY | {"dose": (20.0, 2000.0), "pixels": (192, 448), "film": 0.7, "blur": 6.0, "gamma": 1.4}
+WORN |= {"distortion": 0.012, "jitter": 0.15, "pixel_error": 0.03}
+"""As pictures are that others took: a wide probe, a film on the crystal, rows that jump."""
 COMMAND = "python -m cimp_core.study.structures_match FOLDER"
 
 
@@ -61,14 +64,16 @@ def cases() -> list[Case]:
         name = f"calibrate_{error:g}"
         found.append(Case(name, 14, settings, error, thirds=(0,)))
         found.append(Case(f"{name}_out", 12, settings, error, left_out=True, thirds=(0,)))
+    found.append(Case("calibrate_worn", 30, WORN, 0.05, thirds=(0,)))
+    found.append(Case("calibrate_worn_out", 24, WORN, 0.05, left_out=True, thirds=(0,)))
     found.append(Case("calibrate_amorphous", 5, wide, 0.05, kind="amorphous"))
     found.append(Case("calibrate_noise", 5, wide, 0.05, kind="noise"))
     found += [Case("moderate", 60), Case("out", 40, left_out=True), Case("channelled", 24, kind="channelled")]
     found += [Case("out_hard", 20, HARD, 0.02, left_out=True), Case("hard", 20, HARD, 0.02)]
-    found += [Case(f"dose_{d}", 16, EASY | {"dose": (d, d)}) for d in (1, 3, 10, 500)]
-    found += [Case(f"pixel_error_{p}", 16, EASY | {"pixel_error": p / 100}, 0.05) for p in (0, 2, 5)]
+    found += [Case(f"dose_{d}", 10, EASY | {"dose": (d, d)}) for d in (1, 3, 10, 500)]
+    found += [Case(f"pixel_error_{p}", 10, EASY | {"pixel_error": p / 100}, 0.05) for p in (0, 2, 5)]
     found += [Case(k, 5, EASY, 0.02, kind=k) for k in ("amorphous", "vacuum", "noise")]
-    found += [Case(f"tilt_{t}", 16, EASY | {"tilt": math.radians(t)}) for t in (0.5, 1, 2)]
+    found += [Case(f"tilt_{t}", 10, EASY | {"tilt": math.radians(t)}) for t in (0.5, 1, 2)]
     return found
 
 
