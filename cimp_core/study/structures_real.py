@@ -1,6 +1,6 @@
 """Which structures does matching see in images that others took or simulated? Each, right or wrong.
 
-    python -m cimp_core.study.structures_real SHARED [--results book/results.json]
+    python -m cimp_core.study.structures_real SHARED [--out book/results.json]
 
 SHARED is the folder of real files. The library is every bundled prototype and the twin's crystals along axes up to
 index 1; the simulated antimony of atomagined is looked for along axes up to 2 among the twin's crystals and simple
@@ -152,7 +152,7 @@ def table(shared: Path) -> list[dict]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("shared", type=Path)
-    options.add_argument("--results", type=Path)
+    options.add_argument("--out", type=Path)
     given = options.parse_args()
     lines = table(given.shared)
     TABLE.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
@@ -170,17 +170,16 @@ def main() -> None:
                     c["probability"],
                     grain["none"],
                 )
-    if given.results:
+    if given.out:
         made = []
         for name, part in (("simulated_elsewhere", True), ("microscope", False)):
             judged = [line["right"] for line in lines if line["simulated"] is part and line["right"] is not None]
-            made.append(
-                {"name": f"structures.real.right.{name}", "value": float(np.mean(judged)), "low": None, "high": None}
-            )
+            share = round(float(np.mean(judged)), 6)
+            made.append({"name": f"structures.real.right.{name}", "value": share, "low": None, "high": None})
             made[-1] |= {"unit": "", "split": "real" if not part else "simulated elsewhere", "pool": len(judged)}
             made[-1] |= {"profile": "full", "seeds": [], "twin_version": None}
             made[-1] |= {"command": "python -m cimp_core.study.structures_real SHARED"}
-        update_results(given.results, made)
+        update_results(given.out, made)
 
 
 if __name__ == "__main__":
