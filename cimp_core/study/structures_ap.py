@@ -24,7 +24,7 @@ from ..metrics_ranking import structure_precisions
 from ..models.structure_encoder import StructureEncoder
 from ..results import update_results
 from ..structures.embedding import EmbeddingConfig, embed_lines, make_encoder, train
-from ..structures.map_files import Maps, structure_rng, zones_of
+from ..structures.map_files import IMAGE_MODEL, Maps, structure_rng, zones_of
 from ..structures.micrographs import MICROSCOPE, Conditions, draw_micrograph
 from ..structures.micrographs import THESIS as THESIS_CONDITIONS
 from ..structures.projection import project
@@ -265,8 +265,9 @@ def main() -> None:
     common = {"profile": arguments.profile, "twin_version": None, "command": command}
     data, val, test = training_set(work), test_set(work, "val"), test_set(work)
     models = [train(data, val, EmbeddingConfig(seed=seed), work / f"seed{seed}") for seed in SEEDS]
-    one, several = (common | {"split": "prototype", "seeds": list(seeds)} for seeds in (SEEDS[:1], SEEDS))
-    on_val = one | {"split": "prototype, validation part"}
+    split = f"prototype, image model {IMAGE_MODEL}"
+    one, several = (common | {"split": split, "seeds": list(seeds)} for seeds in (SEEDS[:1], SEEDS))
+    on_val = one | {"split": f"{split}, validation part"}
 
     def keep(rows: list[dict]) -> None:
         update_results(arguments.out, rows)
