@@ -123,13 +123,16 @@ def accuracy_curves(rows: Sequence[Mapping]) -> mpl.figure.Figure:
             if found:
                 y, low, high = (np.array([row[f] for _, row in found], float) for f in ("value", "low", "high"))
                 x = np.array([cases.index(c) for c, _ in found]) + 0.06 * (2 * k - 1)
-                each.errorbar(x, y, [y - low, high - y], fmt="o-", lw=1, ms=4, color=OKABE_ITO[k], label=name)
+                each.errorbar(
+                    x, y, np.maximum([y - low, high - y], 0), fmt="o-", lw=1, ms=4, color=OKABE_ITO[k], label=name
+                )
         shown = {"dose_": ("1", "3", "10", "30 to 100", "500"), "tilt_": ("0", "0.5", "1", "2")}.get(prefix, cases)
         each.set_xticks(range(len(cases)), shown)
         each.set_xlabel(label)
     axes[0].set_ylabel("first answer right")
     axes[0].set_ylim(0, 1.03)
-    axes[0].legend(frameon=False, loc="lower right")
+    if axes[0].lines:
+        axes[0].legend(frameon=False, loc="lower right")
     return figure
 
 
