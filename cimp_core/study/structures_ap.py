@@ -256,8 +256,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/structures"), help="folder of maps and trainings")
     parser.add_argument("--out", type=Path, required=True, help="results file; rows of the same name are replaced")
-    parser.add_argument("--cells", type=int, default=5_120, help="length of a training of a cell; 0: leave them out")
-    parser.add_argument("--ssim-queries", type=int, default=8)
+    parser.add_argument("--cells", type=int, default=2_560, help="length of a training of a cell; 0: leave them out")
+    parser.add_argument("--ssim-queries", type=int, default=4)
     parser.add_argument("--profile", default="full")
     arguments = parser.parse_args()
     work = arguments.work
@@ -274,14 +274,13 @@ def main() -> None:
         print_rows(rows)
 
     keep(ap_rows(models, test, "structures.ap.embedding", several))
-    keep(ap_rows(models, test, "structures.ap.embedding.no_contrast", several, contrast=False))
     keep(ap_rows([make_encoder(data, EmbeddingConfig())], test, "structures.ap.untrained", one))
-    keep(ap_rows(models, val, "structures.ap.validation.embedding", several | {"split": on_val["split"]}))
     keep(baseline_rows(test, one))
     keep(pixel_rows(test, models[0], one, 192, arguments.ssim_queries))
-    keep(disturbed_rows(test, models[0], one, 192))
     if arguments.cells:
         keep(cell_rows(data, val, work / "cells", arguments.cells, on_val))
+    keep(disturbed_rows(test, models[0], one, 192))
+    keep(ap_rows(models[:1], test, "structures.ap.embedding.no_contrast", one, contrast=False))
 
 
 if __name__ == "__main__":
