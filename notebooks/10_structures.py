@@ -319,8 +319,9 @@ figures_matching.score_table(rows, "structures.twin.")
 # Micrographs that others published, and simulations by other programs. Each is listed, right or wrong.
 
 # %%
-real = Path(cimp.__file__).parent / "data" / "structures_real.json"
-pd.read_json(real) if real.exists() else print("not measured")
+figures_matching.real_table(
+    Path(cimp.__file__).parent / "data" / "structures_real.json"
+)
 
 # %% [markdown]
 # ## What a network learns

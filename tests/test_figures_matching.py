@@ -1,5 +1,7 @@
 """Figures and tables of the chapter on structures show what they are given."""
 
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -67,3 +69,16 @@ def test_curves_and_tables_take_the_rows_of_their_name():
     assert list(table.index) == ["dose_1", "moderate"] and table["95 %"].iloc[0] == "[0.400, 0.600]"
     assert figures_matching.score_table(rows, "structures.twin.").empty
     assert not figures_matching.accuracy_curves([]).axes[0].lines
+
+
+def test_every_real_image_is_listed_with_its_first_answer(tmp_path):
+    first = {"formula": "Au", "zone": [1, 0, 0], "probability": 0.7, "scale": 1.02}
+    grain = {"none": 0.2, "candidates": [first]}
+    case = {"what": "a", "simulated": False, "truth": "Au", "truth_zone": [0, 0, 1], "right": True, "grains": [grain]}
+    unsure = case | {"what": "b", "right": False, "grains": [grain | {"none": 0.9}]}
+    refused = {"what": "c", "simulated": True, "truth": None, "truth_zone": None, "right": None, "why": "no pixel size"}
+    (tmp_path / "real.json").write_text(json.dumps([case, unsure, refused]), encoding="utf-8")
+    table = figures_matching.real_table(tmp_path / "real.json")
+    assert table.answer.tolist() == ["Au [100]", "none of these", "no pixel size"]
+    assert table.right.tolist() == ["yes", "no", ""] and table.scale.iloc[0] == "+2.0%"
+    assert table.shows.tolist() == ["Au [001]", "Au [001]", "none of the library"]
