@@ -316,7 +316,8 @@ figures_matching.score_table(rows, "structures.twin.")
 # %% [markdown]
 # ### Real images
 #
-# Micrographs that others published, and simulations by other programs. Each is listed, right or wrong.
+# Micrographs that others published, and simulations by other programs. Each is listed, right or wrong: *right* if every grain is,
+# the answer is that of the largest. Scale is how far the pixel size would have to be off.
 
 # %%
 figures_matching.real_table(
