@@ -67,9 +67,7 @@ def structure_map(
             marker={"size": 6, "color": colours["crystal"], "colorscale": "Turbo"},
         )
     )
-    buttons = [
-        {"label": name, "method": "restyle", "args": [{"marker.color": [c]}]} for name, c in colours.items()
-    ]
+    buttons = [{"label": name, "method": "restyle", "args": [{"marker.color": [c]}]} for name, c in colours.items()]
     figure.update_layout(
         xaxis={"visible": False},
         yaxis={"visible": False, "scaleanchor": "x"},
