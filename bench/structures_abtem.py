@@ -1,10 +1,11 @@
 """The image model of `cimp_core.structures` against new multislice of prototypes that nothing of it was fitted to.
 
-    python bench/structures_abtem.py                 # about 10 minutes of one CPU core; needs abtem==1.0.11
+    python bench/structures_abtem.py                 # about 25 minutes of one CPU core; needs abtem==1.0.11
 
 Frozen phonons at 300 kV with the exact slices of `abtem_reference`, along [001], of an area of at least 10 angstrom.
 Printed are the correlation of the images without their means, and contrast (standard deviation over mean) and mean of
-the model over multislice.
+the model over multislice. Measured so far: pyrite (FeS2) alone, correlation 0.985 and 0.981 at 4.9 and 9.8 nm, contrast
+1.20 and 1.37, mean 0.92 and 0.89.
 """
 
 import argparse

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -14,7 +16,16 @@ from .figures import OKABE_ITO, show_micrographs
 from .structures import Entry, Match, View, collected
 from .structures.fit import model
 
-__all__ = ["accuracy_curves", "gallery", "grains_map", "match_pictures", "ranked", "score_table", "zone_name"]
+__all__ = [
+    "accuracy_curves",
+    "gallery",
+    "grains_map",
+    "match_pictures",
+    "ranked",
+    "real_table",
+    "score_table",
+    "zone_name",
+]
 
 DOSES, ERRORS, TILTS = ("1", "3", "10", "moderate", "500"), ("0", "2", "5"), ("moderate", "0.5", "1", "2")
 _METHODS = {"top1": "match", "polar_top1": "polar maps alone"}
@@ -123,13 +134,16 @@ def accuracy_curves(rows: Sequence[Mapping]) -> mpl.figure.Figure:
             if found:
                 y, low, high = (np.array([row[f] for _, row in found], float) for f in ("value", "low", "high"))
                 x = np.array([cases.index(c) for c, _ in found]) + 0.06 * (2 * k - 1)
-                each.errorbar(x, y, [y - low, high - y], fmt="o-", lw=1, ms=4, color=OKABE_ITO[k], label=name)
+                each.errorbar(
+                    x, y, np.maximum([y - low, high - y], 0), fmt="o-", lw=1, ms=4, color=OKABE_ITO[k], label=name
+                )
         shown = {"dose_": ("1", "3", "10", "30 to 100", "500"), "tilt_": ("0", "0.5", "1", "2")}.get(prefix, cases)
         each.set_xticks(range(len(cases)), shown)
         each.set_xlabel(label)
     axes[0].set_ylabel("first answer right")
     axes[0].set_ylim(0, 1.03)
-    axes[0].legend(frameon=False, loc="lower right")
+    if axes[0].lines:
+        axes[0].legend(frameon=False, loc="lower right")
     return figure
 
 
@@ -143,3 +157,28 @@ def score_table(rows: Sequence[Mapping], prefix: str, names: Mapping[str, str] |
             interval = "" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
             lines.append({"": title, "value": f"{row['value']:.3f}", "95 %": interval, "pool": row["pool"]})
     return pd.DataFrame(lines, columns=["", "value", "95 %", "pool"]).set_index("")
+
+
+def real_table(path: str | Path) -> pd.DataFrame:
+    """Images that others took or simulated: what they show, what was answered first for the largest grain, and whether
+    that is right; of the file that `cimp_core.study.structures_real` writes."""
+    lines = []
+    for case in json.loads(Path(path).read_text(encoding="utf-8")):
+        shows = "none of the library" if case["truth"] is None else case["truth"]
+        if case["truth_zone"]:
+            shows += f" {zone_name(case['truth_zone'])}"
+        line = {"image": case["what"], "simulated": "yes" if case["simulated"] else "", "shows": shows}
+        grain = (case.get("grains") or [None])[0]
+        if grain is None:
+            line["answer"] = case.get("why", "")
+        else:
+            first = grain["candidates"][0] if grain["candidates"] else None
+            if first is None or first["probability"] < grain["none"]:
+                line |= {"answer": "none of these", "probability": f"{grain['none']:.2f}"}
+            else:
+                line["answer"] = f"{first['formula']} {zone_name(first['zone'])}"
+                line |= {"probability": f"{first['probability']:.2f}", "scale": f"{first['scale'] - 1:+.1%}"}
+        line["right"] = {None: "", True: "yes", False: "no"}[case.get("right")]
+        lines.append(line)
+    columns = ["image", "simulated", "shows", "answer", "probability", "scale", "right"]
+    return pd.DataFrame(lines, columns=columns).fillna("").set_index("image")

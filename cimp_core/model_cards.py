@@ -68,11 +68,11 @@ bright field from a recording of an annular detector.""",
     ),
     "structures": Texts(
         """An embedding of HAADF-STEM images of crystals, by which images of one crystal, taken along any zone axis, are
-near one another. It reads the power spectrum on axes of absolute |g| and of direction.""",
+near one another. It reads the lattice reflections that an image shows: how far out, how strong, how sure.""",
         "on simulated images of prototypes that it was not trained on",
         "Looking for the crystals that are most like a micrograph's, before candidates are fitted one by one.",
         """- As an identification: near rows are candidates. Crystals of one prototype with alike spacings look alike.
-- Without a pixel size, or with one that is wrong by more than about one per cent.
+- Without a pixel size, or with one that is wrong by more than a few per mille.
 - On anything but HAADF-STEM images of a single crystal along a zone axis; on pixels coarser than 0.3 angstrom.
 - With contrast where the black level of the detector is not known: leave it out there, as is the default.""",
     ),

@@ -81,6 +81,9 @@ WEIGHTS: dict[str, Shipped] = {
     "cimp-style-s": Shipped(
         "cimp-style-s.safetensors", "0c18191df9576d6529ccc4074f5794c304ef90897f25a5cca73c9dcbd8fe8d24"
     ),
+    "cimp-structures-s": Shipped(
+        "cimp-structures-s.safetensors", "d35f36f75dbf8723b37db0e67d6e174bb537ae4c29a5d38453fadef138a61583"
+    ),
 }
 """Weights that come with the package, by name; those with a seed in their name are for intervals over seeds."""
 

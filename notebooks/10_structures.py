@@ -77,6 +77,8 @@ seed = 0
 # 4. What the best fit explains, how far it is ahead, and how odd a pixel size it needs become **probabilities**, one of which
 #    is that of "none of these". They were calibrated on simulated images, some of them of crystals left out of the library.
 #
+# Nothing of this is learnt but the weights of the last step. A network that learns what crystals have in common comes below.
+#
 # ## A library
 #
 # | `sources` | what is simulated |
@@ -155,8 +157,8 @@ for error in (0.05, 0.005):
 # %% [markdown]
 # ## None of these
 #
-# The same image and a library without the crystal. With the pixel size known well, its relatives no longer fit; with 5 % of
-# freedom, a stretched relative would do, and the answer says so by its scale error.
+# The same image and a library without the crystal. With 5 % of freedom a stretched relative does about as well, and its scale
+# error says so; with the pixel size known well, it no longer fits.
 
 # %%
 without = library.subset(library.table.formula != best.formula)
@@ -314,11 +316,13 @@ figures_matching.score_table(rows, "structures.twin.")
 # %% [markdown]
 # ### Real images
 #
-# Micrographs that others published, and simulations by other programs. Each is listed, right or wrong.
+# Micrographs that others published, and simulations by other programs. Each is listed, right or wrong: *right* if every grain is,
+# the answer is that of the largest. Scale is how far the pixel size would have to be off.
 
 # %%
-real = Path(cimp.__file__).parent / "data" / "structures_real.json"
-pd.read_json(real) if real.exists() else print("not measured")
+figures_matching.real_table(
+    Path(cimp.__file__).parent / "data" / "structures_real.json"
+)
 
 # %% [markdown]
 # ## What a network learns
@@ -366,9 +370,9 @@ figures_structures.structure_map(
 # %% [markdown]
 # ## What to notice
 #
-# - **Probabilities are conditional on the library and on what they were calibrated with.** They were fitted on simulated images
-#   of one crystal each, with white noise. On the twin's own images, with after-glow, edges, and often no lattice to be seen, they promise
-#   too much, as the table above shows.
+# - **Probabilities are conditional on the library and on what they were calibrated with**: simulated images of one crystal each.
+#   On whole images of the twin, with after-glow, edges, other thicknesses and often no lattice to be seen, "none of these" is said
+#   of many crystals that are in the library. That is the safer mistake, and it is one.
 # - **A projection is not a structure.** Light columns beside heavy ones are hardly seen; crystals that share their heavy atoms
 #   look alike, and along some axes different structures are the same picture. Look along another axis.
 # - **Scale is a fact only as good as the pixel size.** Aluminium, silver and gold are the same wallpaper within 1 %.

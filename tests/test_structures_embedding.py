@@ -134,8 +134,12 @@ def test_batches_are_of_whole_crystals_and_the_same_for_a_step(data):
     first, again, other = batches(3), batches(3), batches(4)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-    lines, structure, prototype, _ = first
-    assert lines.shape == (32, 64, 3) and not torch.equal(torch.nan_to_num(lines), torch.nan_to_num(other[0]))
+    lines, field, structure, prototype, _ = first
+    assert (
+        lines.shape == (32, 64, 3)
+        and field.shape == (32,)
+        and not torch.equal(torch.nan_to_num(lines), torch.nan_to_num(other[0]))
+    )
     assert np.all(np.unique(structure, return_counts=True)[1] == 4)
     assert torch.equal(prototype, structure // 6)
     there, hidden = torch.isfinite(lines[..., 0]), torch.isnan(lines[..., 1])
@@ -148,15 +152,16 @@ def test_batches_are_of_whole_crystals_and_the_same_for_a_step(data):
 @pytest.mark.parametrize("branch", ["cts", "cts+prototype", "space_group"])
 def test_training_learns_resumes_and_comes_back_from_a_file(data, tmp_path, branch):
     config = dataclasses.replace(TINY, branch=branch, head="nonlinear")
+    inputs = data.maps.lines, data.maps.scalars[:, 2]
     whole = train(data, data, config, tmp_path / "whole")
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"] and 0 < log[-1]["val_all"] <= 1
     train(data, data, config, tmp_path / "parts", stop=5)
     resumed = train(data, data, config, tmp_path / "parts")
-    np.testing.assert_array_equal(embed_lines(whole, data.maps.lines), embed_lines(resumed, data.maps.lines))
+    np.testing.assert_array_equal(embed_lines(whole, *inputs), embed_lines(resumed, *inputs))
     weights.save(whole, tmp_path / "w.safetensors", {"seed": 0})
     again = embedding.load(tmp_path / "w.safetensors")
-    np.testing.assert_array_equal(embed_lines(again, data.maps.lines), embed_lines(whole, data.maps.lines))
+    np.testing.assert_array_equal(embed_lines(again, *inputs), embed_lines(whole, *inputs))
     assert "any zone axis" in (tmp_path / "w.md").read_text()
 
 
@@ -170,10 +175,11 @@ def test_embeddings_do_not_depend_on_gain_and_batch_and_black_level_only_where_a
     np.testing.assert_allclose(z[0], z[1], atol=1e-4)
     dark = embed(model, [image, image + 40], size, contrast=True)
     assert np.abs(dark[0] - dark[1]).max() > 1e-4
-    lines = data.maps.lines
-    np.testing.assert_allclose(embed_lines(model, lines, batch=7), embed_lines(model, lines), atol=1e-5)
+    lines, field = data.maps.lines, data.maps.scalars[:, 2]
+    whole = embed_lines(model, lines, field)
+    np.testing.assert_allclose(embed_lines(model, lines, field, batch=7), whole, atol=1e-5)
     order = np.random.default_rng(0).permutation(lines.shape[1])
-    np.testing.assert_allclose(embed_lines(model, lines[:, order]), embed_lines(model, lines), atol=1e-5)
+    np.testing.assert_allclose(embed_lines(model, lines[:, order], field), whole, atol=1e-5)
     patterns = [Pattern(1.0, np.array([[0.3, 0.1]], np.float32), np.array([0.2], np.complex64))]
     assert embed_patterns(model, patterns).shape == (1, 16)
     with pytest.raises(OutOfRangeError, match="constant"):
@@ -192,7 +198,7 @@ def test_a_map_without_lattice_is_finite():
     assert np.isfinite(made.lines[:, 0]).sum() <= 2
     torch.manual_seed(0)
     model = embedding.StructureEncoder(embedding.StructureEncoderConfig(waves=8, hidden=32))
-    assert np.isfinite(embed_lines(model, np.full((2, 64, 3), np.nan, np.float32))).all()
+    assert np.isfinite(embed_lines(model, np.full((2, 64, 3), np.nan, np.float32), np.ones(2))).all()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -175,3 +175,23 @@ def test_the_command_makes_and_shows_a_library(tmp_path):
     assert again.returncode == 1 and again.stderr.splitlines() == [f"cimp: {out} exists: --force to overwrite it"]
     for wrong in (["library", "Xx", "--out", tmp_path / "x.h5"], ["show", out, "--structure", "Pu"]):
         assert isinstance(cimp_structures(*wrong).exception, OutOfRangeError)
+
+
+def test_the_command_matches_a_file(tmp_path):
+    from hyperspy.signals import Signal2D
+
+    known = st.library(["Au", "Si"])
+    st.save_library(known, tmp_path / "lib.h5")
+    (number,) = known.table.index[(known.table.formula == "Au") & (known.table.zone == (1, 0, 0))]
+    fraction = st.collected(known[int(number)].pattern, st.View(0.2, 160, 160, angle=0.4))
+    axes = [{"name": name, "size": 160, "scale": 0.02, "units": "nm"} for name in "yx"]
+    Signal2D(st.recorded(fraction, 80, np.random.default_rng(0)), axes=axes).save(tmp_path / "frame.hspy")
+    asked = "match", tmp_path / "frame.hspy", "--library", tmp_path / "lib.h5", "--pixel-size-error", "0.01"
+    done = cimp_structures(*asked, "--json")
+    assert done.exit_code == 0, done.output
+    first = json.loads(done.stdout)["candidates"][0]
+    assert (first["formula"], first["zone"]) == ("Au", [1, 0, 0]) and abs(first["scale_error"]) < 0.01
+    assert "[100]" in cimp_structures(*asked, "-k", "1", "--grains", "1").stdout
+    wide = cimp_structures(*asked, "--json", "--set", "pixel_size=40e-12")
+    assert json.loads(wide.stdout)["candidates"][-1]["structure"] == "none of these"
+    assert isinstance(cimp_structures(*asked, "--region", "1:2").exception, OutOfRangeError)

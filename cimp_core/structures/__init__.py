@@ -1,8 +1,9 @@
 """Which crystal is this? Simulated libraries of crystals, and the search for the one that a micrograph shows."""
 
 from .crystals import Structure, from_cif, from_pymatgen, prototypes, zone_axes
-from .library import Entry, Library, Settings, library
+from .library import Entry, Library, library
 from .library_files import open_library, save_library
+from .library_settings import Settings
 from .matching import Candidate, Grain, Match, match
 from .projection import Pattern, Projection, pattern, project
 from .sources import decorate, find_structures

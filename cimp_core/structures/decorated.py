@@ -30,7 +30,7 @@ NONMETALS = (
 )  # fmt: skip
 
 PARTS = {"test": 96, "val": 24}
-"""Prototypes that are never trained on; seven decorations of each of the first make the 672 crystals of the thesis."""
+"""Prototypes that are never trained on; up to seven crystals of each of the first come near the 672 of the thesis."""
 
 VOLUMES = 6.0, 60.0
 """Volumes per atom [angstrom^3] beyond which a drawn crystal is drawn again: hardly any real one has them."""

@@ -28,7 +28,7 @@ from ..training import TrainConfig, fit, make_config
 from .micrographs import power_of
 from .projection import Pattern
 from .retrieval_sets import MapSet, test_set, training_set
-from .spectrum_map import map_of_power, regions, spectrum_map
+from .spectrum_map import SpectrumMap, map_of_power, regions, spectrum_map
 from .views import View
 
 __all__ = ["BRANCHES", "WEIGHTS", "EmbeddingConfig", "embed", "embed_lines", "embed_patterns", "load", "train"]
@@ -44,19 +44,19 @@ BRANCHES = ("cts", "cts+space_group", "cts+prototype", "space_group", "prototype
 class EmbeddingConfig(TrainConfig):
     """Settings of a training: what is learnt, the network's shape, and the loop's own settings."""
 
-    samples: int = 10_240
+    samples: int = 6_144
     batch_size: int = 256
-    peak_rate: float = 2e-3
-    warmup: int = 1_024
-    ema_half_life: int = 1_536
+    peak_rate: float = 3e-3
+    warmup: int = 768
+    ema_half_life: int = 1_024
     precision: str = "32-true"
-    log_every: int = 2_560
-    validate_every: int = 5_120
-    checkpoint_every: int = 2_560
+    log_every: int = 1_024
+    validate_every: int = 2_048
+    checkpoint_every: int = 1_024
     branch: str = "cts"  # one of `BRANCHES`
     head: str = "identity"  # or "nonlinear"
-    waves: int = 512  # in which a reflection is laid out; the embedding is twice as long
-    hidden: int = 256  # units of the network
+    waves: int = 1024  # in which a reflection is laid out; the embedding is twice as long
+    hidden: int = 128  # units of the network
     dropout: float = 0.1
     images: int = 4  # of each crystal of a batch
     hide: float = 0.2  # share of images whose mean is hidden
@@ -66,8 +66,8 @@ class EmbeddingConfig(TrainConfig):
 class Batches:
     """Batches of some images of some crystals each, a pure function of the step.
 
-    ``batches(step)`` gives reflections (B, 64, 3), and crystal, prototype and space group (B,) of each image. Of some
-    images the mean is hidden, and of all some reflections are left out.
+    ``batches(step)`` gives reflections (B, 64, 3), field of view, crystal, prototype and space group (B,) of each
+    image. Of some images the mean is hidden, and of all some reflections are left out.
     """
 
     def __init__(self, data: MapSet, config: EmbeddingConfig) -> None:
@@ -88,15 +88,15 @@ class Batches:
         lines[rng.random(len(rows)) < config.hide, :, 1] = np.nan
         lines[rng.random(lines.shape[:2]) < config.omit] = np.nan
         labels = data.maps.structure[rows], data.prototype[rows], data.space_group[rows]
-        return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (lines, *labels))
+        return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (lines, data.maps.scalars[rows, 2], *labels))
 
 
 def loss(branch: str) -> Callable:
     """The loss of a branch: contrast of one half of the images with the other, and cross entropy of classes."""
     terms = branch.split("+")
 
-    def of(model, lines: Tensor, crystal: Tensor, prototype: Tensor, space_group: Tensor):
-        output = model(lines)
+    def of(model, lines: Tensor, field: Tensor, crystal: Tensor, prototype: Tensor, space_group: Tensor):
+        output = model(lines, field)
         total, scalars = lines.new_zeros(()), {}
         if "cts" in terms:
             scale = (model.module if hasattr(model, "module") else model).scale
@@ -150,14 +150,15 @@ def make_encoder(data: MapSet, config: EmbeddingConfig) -> StructureEncoder:
     }
     model = StructureEncoder(StructureEncoderConfig(**shape, **classes))
     some = np.random.default_rng((config.seed, 3)).permutation(len(data.maps.lines))[:2048]
+    lines, fields = data.maps.lines[some], data.maps.scalars[some, 2]
     with torch.no_grad():  # what the images have in common is no likeness
-        model.common += torch.from_numpy(embed_lines(model, data.maps.lines[np.sort(some)]).mean(0))
+        model.common += torch.from_numpy(embed_lines(model, lines, fields).mean(0))
     return model
 
 
 def validation(model: StructureEncoder, val: MapSet, every: int = 11) -> dict[str, float]:
     """Mean average precisions of some of a set's images, each against all the others."""
-    z = embed_lines(model, val.maps.lines)
+    z = embed_lines(model, val.maps.lines, val.maps.scalars[:, 2])
     query = np.arange(0, len(z), every)
     maps = val.maps
     found = structure_precisions(z[query] @ z.T, query, maps.structure, maps.view, val.prototype)
@@ -169,8 +170,10 @@ def load(name: str | Path = WEIGHTS) -> StructureEncoder:
     return weights.load(name, "structures")
 
 
-def embed_lines(model: StructureEncoder, lines: np.ndarray, *, contrast: bool = True, batch: int = 512) -> np.ndarray:
-    """Unit rows (n, dim) float32 of `lattice_lines` (n, 64, 3) of images.
+def embed_lines(
+    model: StructureEncoder, lines: np.ndarray, field: np.ndarray, *, contrast: bool = True, batch: int = 256
+) -> np.ndarray:
+    """Unit rows (n, dim) float32 of `lattice_lines` (n, 64, 3) of images with fields of view (n,) [angstrom].
 
     Parameters
     ----------
@@ -180,9 +183,11 @@ def embed_lines(model: StructureEncoder, lines: np.ndarray, *, contrast: bool = 
     lines = np.array(lines, np.float32)
     if not contrast:
         lines[..., 1] = np.nan
+    fields = torch.from_numpy(np.asarray(field, np.float32))
     model.eval()
     with torch.inference_mode():
-        return torch.cat([model.embed(part) for part in torch.from_numpy(lines).split(batch)]).numpy()
+        pairs = zip(torch.from_numpy(lines).split(batch), fields.split(batch), strict=True)
+        return torch.cat([model.embed(*pair) for pair in pairs]).numpy()
 
 
 def embed(
@@ -209,9 +214,9 @@ def embed(
     for i, (image, size) in enumerate(zip(images, sizes, strict=True)):
         image = np.asarray(image, float)
         parts = regions(*image.shape, size) if image.ndim == 2 and size > 0 else [...]
-        found += [spectrum_map(image[part], size).lines for part in parts]
+        found += [spectrum_map(image[part], size) for part in parts]
         owner += [i] * len(parts)
-    z = embed_lines(model, np.stack(found), contrast=contrast)
+    z = _embed_found(model, found, contrast)
     sums = np.zeros((len(images), z.shape[1]), np.float32)
     np.add.at(sums, owner, z)
     return sums / np.linalg.norm(sums, axis=1, keepdims=True)
@@ -231,8 +236,13 @@ def embed_patterns(
     view = View(field / 128, 128, 128)
     for pattern in patterns:
         power, mean = power_of(pattern, view, electrons, rng)
-        found.append(map_of_power(power, 128, 128, mean, view.pixel_size).lines)
-    return embed_lines(model, np.stack(found), contrast=contrast)
+        found.append(map_of_power(power, 128, 128, mean, view.pixel_size))
+    return _embed_found(model, found, contrast)
+
+
+def _embed_found(model: StructureEncoder, found: Sequence[SpectrumMap], contrast: bool) -> np.ndarray:
+    lines, fields = np.stack([one.lines for one in found]), np.array([one.field for one in found])
+    return embed_lines(model, lines, fields, contrast=contrast)
 
 
 def main() -> None:
@@ -259,7 +269,7 @@ def main() -> None:
             "settings": dataclasses.asdict(config),
             **{name: round(value, 4) for name, value in validation(model, val, every=1).items()},
         }
-        print(weights.save(model, arguments.save, record, half=("",)))
+        print(weights.save(model, arguments.save, record, half=("added.",)))
 
 
 if __name__ == "__main__":

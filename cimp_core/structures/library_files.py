@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import CimpError, SchemaError, UnreadableFileError
 from .crystals import Structure
-from .library import Library, Settings, document
+from .library import Library, document
+from .library_settings import Settings
 from .projection import IMAGE_MODEL
 
 __all__ = ["open_library", "save_library"]

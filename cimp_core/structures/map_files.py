@@ -18,6 +18,7 @@ import numpy as np
 
 from ..checkpoint import write_text
 from ..errors import SchemaError
+from . import projection as patterns
 from .crystals import Structure, zone_axes
 from .micrographs import Conditions, draw_micrograph, draw_power
 from .projection import project
@@ -27,6 +28,9 @@ __all__ = ["VERSION", "Maps", "make_maps", "structure_rng", "zones_of"]
 
 VERSION = 2
 """Of what `spectrum_map` gives; files of another version are not read."""
+
+IMAGE_MODEL = getattr(patterns, "IMAGE_MODEL", 1)
+"""Of the physics of patterns; the first, which had no number yet, is linear in the atoms of a column."""
 
 CHUNK = 48
 """Structures in a file."""
@@ -80,7 +84,7 @@ def make_maps(
     folder.mkdir(parents=True, exist_ok=True)
     names = "\n".join(s.name for s in structures)
     made_from = {
-        "version": VERSION,
+        "version": [VERSION, IMAGE_MODEL],
         "structures": [len(structures), zlib.crc32(names.encode())],
         "zones": zones,
         "repeats": repeats,

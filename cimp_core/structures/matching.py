@@ -26,7 +26,7 @@ from . import polar
 from .answers import Candidate, Grain, Match
 from .index import FIELDS, Index, clear_map, strong
 from .polar import Overlap, PolarMap
-from .query import Query, prepare
+from .query import TERMS, Query, prepare
 from .regions import find_grains
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "Grain", "Match", "candidates", "features", "index_of", "keep", "match", "probabilities"]
 
-SHORTLIST, LAID, REFINED = 60, 20, 8
+SHORTLIST, LAID, REFINED = 60, 20, 10
 """Entries that are compared by rolled maps, laid on the peaks, fitted by pixel."""
 PIXEL_ERROR = 0.05
 CONSTANTS = Path(__file__).resolve().parents[1] / "data" / "structures.json"
 CANDIDATE = 9
 """Numbers that `features` has of a candidate."""
+LEAST_WRONG = 0.01
+"""Share of the variance that no model of an image gets right."""
 CHANCE = 30.0
 """Logarithm of the likelihood ratio to noise alone that a search through a library finds by chance, about."""
 
@@ -172,8 +174,11 @@ def fitted(query: Query, found: Sequence[tuple[int, list[Overlap]]], library: Li
         if tried:
             best = max(tried, key=lambda f: f.explained)
             laid.append(Candidate(number, entry, places[0].score, best))
-    laid.sort(key=lambda c: -c.fit.explained)
-    return [replace(c, fit=fits.refine(query, c.entry.pattern, c.fit, error=max(error, 1e-3))) for c in laid[:REFINED]]
+    # The likeliest by what they explain as they lie, and by their maps alone: a fit may still move what lies badly.
+    orders = sorted(laid, key=lambda c: -c.fit.explained), sorted(laid, key=lambda c: -c.overlap)
+    chosen = {c.number: c for pair in zip(*orders, strict=True) for c in pair}
+    best = list(chosen.values())[:REFINED]
+    return [replace(c, fit=fits.refine(query, c.entry.pattern, c.fit, error=max(error, 1e-3))) for c in best]
 
 
 _INDICES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -206,19 +211,21 @@ def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np
         return np.zeros((0, CANDIDATE)), np.array([1.0, 0.0, 0.0])
     ratio = max(query.noise, 1e-6) / (1 - query.noise)
     explained = np.array([c.fit.explained for c in found])
-    gain = (explained.max() - explained) / ratio * query.image.size / 2
+    # What speaks for one against another is noise in every pixel, and what no model has right in every coefficient.
+    doubt = ratio / query.image.size + max(1 - float(explained.max()), LEAST_WRONG) / TERMS
+    size = float(np.clip(ratio, 0.01, 30.0))
     rows = [
-        np.log(np.maximum(1 - explained, 0) + 0.003 + 0.05 * ratio),
-        -np.sqrt(np.minimum(gain, 400.0)),
+        np.log(np.maximum(1 - explained, 0) + LEAST_WRONG + 0.05 * ratio),
+        -np.sqrt(np.minimum((explained.max() - explained) / doubt / 2, 100.0)),
         [c.fit.found for c in found],
         [c.overlap for c in found],
         [-min((math.log(c.fit.scale) / max(error, 2e-3)) ** 2 / 2, 8.0) for c in found],
-        [-math.log(c.fit.bend + 0.003) for c in found],
+        [-math.log(c.fit.bend + 0.01) for c in found],
         [min(max(c.fit.lattice - c.fit.explained, 0.0), 1.0) for c in found],
         np.clip(explained, 0, 1),
         np.minimum(np.log1p(np.maximum(explained, 0) / ratio * query.image.size / 2 / CHANCE), 4.0),
     ]
-    return np.array(rows, float).T, np.array([1.0, math.log(max(ratio, 1e-9)), max(math.log(max(ratio, 1e-9)), 0.0)])
+    return np.array(rows, float).T, np.array([1.0, math.log(size), max(math.log(size), 0.0)])
 
 
 def probabilities(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, float]:

@@ -1,7 +1,8 @@
 """The three sets of maps that the embedding is learnt from, chosen on and tested on: of other prototypes each.
 
-Tests are like the thesis's: 672 crystals along 8 zone axes, 3 images each, 16,128 in all; every image is searched for
-among the others, of which 23 show the same crystal.
+The test is like the thesis's, which has 672 crystals along 8 zone axes, 3 images each; here some prototypes allow fewer
+crystals than asked for, which leaves about 650. An image is searched for among all others, of which 23 show the same
+crystal.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ EASY = {
     "gamma": 1.0,
     "blur": 0.0,
     "jitter": 0.0,
+    "film": 0.0,
 }
 """Random rotation and shift at moderate dose [electrons per bright pixel], and nothing else."""
 
@@ -68,7 +69,15 @@ def picture(one: Pattern, rng: np.random.Generator, settings: Mapping) -> Query:
     if settings["gamma"] != 1:
         bright = float(np.percentile(fraction, 99.5))
         fraction = bright * (fraction / bright) ** float(np.exp(rng.uniform(-1, 1) * np.log(settings["gamma"])))
+    if settings["film"]:
+        fraction = fraction + _film(fraction, size, settings["film"] * rng.uniform(), rng)
     return Query(recorded(fraction, dose, rng), size, view.angle, error, dose, one)
+
+
+def _film(fraction: np.ndarray, size: float, amount: float, rng: np.random.Generator) -> np.ndarray:
+    """What a glass on the crystal adds, by `amount` of the image's own contrast, and a change of thickness as much."""
+    grainy, slow = (ndimage.gaussian_filter(rng.normal(size=fraction.shape), s / size) for s in (0.6, 12.0))
+    return amount * fraction.std() * np.maximum(grainy / grainy.std() + slow / slow.std() + 2, 0)
 
 
 def tilted(library: Library, number: int, tilt: float, rng: np.random.Generator) -> Pattern:

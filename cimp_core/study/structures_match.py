@@ -1,6 +1,6 @@
 """How often is the best match right, and is "none of these" said when it should be? On simulated queries.
 
-    python -m cimp_core.study.structures_match FOLDER [--only CASE ...] [--fit] [--results book/results.json]
+    python -m cimp_core.study.structures_match FOLDER [--only CASE ...] [--fit] [--out book/results.json]
 
 The library is every bundled prototype and the twin's crystals along axes of indices up to 1. Each query's outcome is a
 line in FOLDER/CASE.jsonl; a run goes on where one was stopped. A match is right if structure and zone axis are, or if
@@ -36,6 +36,9 @@ from .structures_cases import EASY, Query, channelled, equal_zones, no_crystal, 
 
 SEED = 11
 HARD = EASY | {"distortion": 0.01, "gamma": 1.3, "blur": 0.4, "jitter": 0.08}
+WORN = EASY | {"dose": (20.0, 2000.0), "pixels": (192, 448), "film": 0.7, "blur": 6.0, "gamma": 1.4}
+WORN |= {"distortion": 0.012, "jitter": 0.15, "pixel_error": 0.03}
+"""As pictures are that others took: a wide probe, a film on the crystal, rows that jump."""
 COMMAND = "python -m cimp_core.study.structures_match FOLDER"
 
 
@@ -61,14 +64,16 @@ def cases() -> list[Case]:
         name = f"calibrate_{error:g}"
         found.append(Case(name, 14, settings, error, thirds=(0,)))
         found.append(Case(f"{name}_out", 12, settings, error, left_out=True, thirds=(0,)))
+    found.append(Case("calibrate_worn", 30, WORN, 0.05, thirds=(0,)))
+    found.append(Case("calibrate_worn_out", 24, WORN, 0.05, left_out=True, thirds=(0,)))
     found.append(Case("calibrate_amorphous", 5, wide, 0.05, kind="amorphous"))
     found.append(Case("calibrate_noise", 5, wide, 0.05, kind="noise"))
     found += [Case("moderate", 60), Case("out", 40, left_out=True), Case("channelled", 24, kind="channelled")]
     found += [Case("out_hard", 20, HARD, 0.02, left_out=True), Case("hard", 20, HARD, 0.02)]
-    found += [Case(f"dose_{d}", 16, EASY | {"dose": (d, d)}) for d in (1, 3, 10, 500)]
-    found += [Case(f"pixel_error_{p}", 16, EASY | {"pixel_error": p / 100}, 0.05) for p in (0, 2, 5)]
+    found += [Case(f"dose_{d}", 10, EASY | {"dose": (d, d)}) for d in (1, 3, 10, 500)]
+    found += [Case(f"pixel_error_{p}", 10, EASY | {"pixel_error": p / 100}, 0.05) for p in (0, 2, 5)]
     found += [Case(k, 5, EASY, 0.02, kind=k) for k in ("amorphous", "vacuum", "noise")]
-    found += [Case(f"tilt_{t}", 16, EASY | {"tilt": math.radians(t)}) for t in (0.5, 1, 2)]
+    found += [Case(f"tilt_{t}", 10, EASY | {"tilt": math.radians(t)}) for t in (0.5, 1, 2)]
     return found
 
 
@@ -183,30 +188,40 @@ def fit_weights(lines: list[dict]) -> np.ndarray:
     return minimize(cost, start, method="L-BFGS-B").x
 
 
+def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a share (Wilson, J. Am. Stat. Assoc. 22, 209 (1927))."""
+    share, whole = right / count, 1 + z**2 / count
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / whole
+    middle = (share + z**2 / (2 * count)) / whole
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def resampled(inside: np.ndarray, outside: np.ndarray, times: int = 1000) -> tuple[float, float]:
+    """95 % interval of the area under the curve, from queries drawn anew with replacement."""
+    rng, found = np.random.default_rng(SEED), []
+    label = np.concatenate([np.zeros(len(inside)), np.ones(len(outside))])
+    for _ in range(times):
+        drawn = np.concatenate([rng.choice(inside, len(inside)), rng.choice(outside, len(outside))])
+        found.append(roc_auc_score(label, drawn))
+    return tuple(float(v) for v in np.percentile(found, [2.5, 97.5]))
+
+
 def rows(found: dict[str, list[dict]], weights: np.ndarray) -> list[dict]:
     """The published numbers."""
     out = []
 
-    def row(name: str, value: float, count: int, error: float | None = None) -> None:
-        low, high = (None, None) if error is None else (max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error))
+    def row(name: str, value: float, ends: tuple[float, float], count: int) -> None:
         common = {"unit": "", "split": "simulated", "pool": count, "profile": "full", "seeds": [SEED]}
-        out.append({"name": f"structures.match.{name}", "value": value, "low": low, "high": high} | common)
-        out[-1] |= {"twin_version": None, "command": COMMAND}
+        numbers = {"value": round(value, 6), "low": round(ends[0], 6), "high": round(ends[1], 6)}
+        out.append({"name": f"structures.match.{name}", **numbers, **common, "twin_version": None, "command": COMMAND})
 
     for name, lines in found.items():
         if name.startswith("calibrate") or not lines[0]["present"]:
             continue
         best = [int(np.argmax(chances(line, weights)[:-1])) if line["right"] else None for line in lines]
         ours = [b is not None and line["right"][b] for b, line in zip(best, lines, strict=True)]
-        polar_right = [line["polar_right"] for line in lines]
-        for label, values in (("top1", ours), ("polar_top1", polar_right)):
-            share = float(np.mean(values))
-            row(
-                f"{label}.{name}",
-                share,
-                len(lines),
-                math.sqrt(max(share * (1 - share), 0.25 / len(lines)) / len(lines)),
-            )
+        for label, values in (("top1", ours), ("polar_top1", [line["polar_right"] for line in lines])):
+            row(f"{label}.{name}", float(np.mean(values)), wilson(sum(values), len(values)), len(values))
     none = {name: np.array([chances(line, weights)[-1] for line in lines]) for name, lines in found.items()}
     pairs = {"left_out": (["moderate"], ["out"]), "left_out_hard": (["hard"], ["out_hard"])}
     pairs |= {k: (["moderate"], [k]) for k in ("amorphous", "vacuum", "noise")}
@@ -215,7 +230,7 @@ def rows(found: dict[str, list[dict]], weights: np.ndarray) -> list[dict]:
         if all(n in none for n in (*inside, *outside)):
             a, b = (np.concatenate([none[n] for n in part]) for part in (inside, outside))
             label = np.concatenate([np.zeros(len(a)), np.ones(len(b))])
-            row(f"none_auroc.{name}", float(roc_auc_score(label, np.concatenate([a, b]))), len(label))
+            row(f"none_auroc.{name}", float(roc_auc_score(label, np.concatenate([a, b]))), resampled(a, b), len(label))
     return out
 
 
@@ -224,7 +239,7 @@ def main() -> None:
     options.add_argument("folder", type=Path)
     options.add_argument("--only", nargs="*", default=[])
     options.add_argument("--fit", action="store_true")
-    options.add_argument("--results", type=Path)
+    options.add_argument("--out", type=Path)
     given = options.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     found = run(given.folder, given.only)
@@ -239,9 +254,9 @@ def main() -> None:
     constants = matching._constants()
     made = rows(found, np.concatenate([constants["candidate"], constants["none"]]))
     for one in made:
-        print(f"{one['name']:60s} {one['value']:.3f}  ({one['pool']})")
-    if given.results:
-        update_results(given.results, made)
+        print(f"{one['name']:60s} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]  ({one['pool']})")
+    if given.out:
+        update_results(given.out, made)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which structures does matching see in images that others took or simulated? Each, right or wrong.
 
-    python -m cimp_core.study.structures_real SHARED [--results book/results.json]
+    python -m cimp_core.study.structures_real SHARED [--out book/results.json]
 
 SHARED is the folder of real files. The library is every bundled prototype and the twin's crystals along axes up to
 index 1; the simulated antimony of atomagined is looked for along axes up to 2 among the twin's crystals and simple
@@ -109,9 +109,9 @@ def antimony() -> Structure:
     return from_pymatgen(PymatgenStructure(Lattice.cubic(2.986), ["Sb"], [[0, 0, 0]]), "Sb cubic", "atomagined")
 
 
-def asked(one: Real, shared: Path, known: Library) -> dict:
-    """A line of the table."""
-    line = {"file": one.file, "what": one.what, "simulated": one.simulated, "truth": one.formula}
+def asked(one: Real, shared: Path, known: Library, name: str) -> dict:
+    """A line of the table, for a library of this `name`."""
+    line = {"file": one.file, "what": one.what, "library": name, "simulated": one.simulated, "truth": one.formula}
     line |= {"truth_zone": list(one.zone) if one.zone else None}
     try:
         shot, size = opened(shared / "data" / one.file, one.pixel_size)
@@ -143,16 +143,23 @@ def asked(one: Real, shared: Path, known: Library) -> dict:
 
 
 def table(shared: Path) -> list[dict]:
-    """All lines."""
-    wide = library(["prototypes", "crystals"], zones=1)
-    deep = library(["crystals", antimony()], zones=2)
-    return [asked(one, shared, deep if one.formula == "Sb" else wide) for one in files()]
+    """All lines; what a microscope took of a crystal of the twin is looked for among these alone, too."""
+    wide, few = library(["prototypes", "crystals"], zones=1), library("crystals", zones=1)
+    deep, lines = library(["crystals", antimony()], zones=2), []
+    for one in files():
+        if one.formula == "Sb":
+            lines.append(asked(one, shared, deep, "crystals and antimony"))
+            continue
+        lines.append(asked(one, shared, wide, "prototypes and crystals"))
+        if one.formula and not one.simulated and lines[-1]["right"] is not None:
+            lines.append(asked(one, shared, few, "crystals"))
+    return lines
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("shared", type=Path)
-    options.add_argument("--results", type=Path)
+    options.add_argument("--out", type=Path)
     given = options.parse_args()
     lines = table(given.shared)
     TABLE.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
@@ -170,17 +177,22 @@ def main() -> None:
                     c["probability"],
                     grain["none"],
                 )
-    if given.results:
+    if given.out:
         made = []
-        for name, part in (("simulated_elsewhere", True), ("microscope", False)):
-            judged = [line["right"] for line in lines if line["simulated"] is part and line["right"] is not None]
-            made.append(
-                {"name": f"structures.real.right.{name}", "value": float(np.mean(judged)), "low": None, "high": None}
-            )
+        kinds = {
+            "simulated_elsewhere": (True, None),
+            "microscope": (False, None),
+            "microscope_few": (False, "crystals"),
+        }
+        for name, (part, few) in kinds.items():
+            mine = [line for line in lines if line["simulated"] is part and line["right"] is not None]
+            judged = [line["right"] for line in mine if (line["library"] == "crystals") is (few is not None)]
+            share = round(float(np.mean(judged)), 6)
+            made.append({"name": f"structures.real.right.{name}", "value": share, "low": None, "high": None})
             made[-1] |= {"unit": "", "split": "real" if not part else "simulated elsewhere", "pool": len(judged)}
             made[-1] |= {"profile": "full", "seeds": [], "twin_version": None}
             made[-1] |= {"command": "python -m cimp_core.study.structures_real SHARED"}
-        update_results(given.results, made)
+        update_results(given.out, made)
 
 
 if __name__ == "__main__":
