@@ -155,7 +155,14 @@ def score_table(rows: Sequence[Mapping], prefix: str, names: Mapping[str, str] |
         if key in found:
             row = found[key]
             interval = "" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
-            lines.append({"": title, "value": f"{row['value']:.3f}", "95 %": interval, "pool": row["pool"]})
+            lines.append(
+                {
+                    "": title,
+                    "value": f"{row['value']:.3f} {row.get('unit', '')}".strip(),
+                    "95 %": interval,
+                    "pool": row["pool"],
+                }
+            )
     return pd.DataFrame(lines, columns=["", "value", "95 %", "pool"]).set_index("")
 
 
