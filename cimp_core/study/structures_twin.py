@@ -98,7 +98,7 @@ def main() -> None:
     """See the module."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("twin", type=Path)
-    options.add_argument("--count", type=int, default=200)
+    options.add_argument("--count", type=int, default=60)
     options.add_argument("--lines", type=Path, help="file of what became of each image (JSON lines)")
     options.add_argument("--out", type=Path)
     given = options.parse_args()
