@@ -43,7 +43,8 @@ format: $(READY)  ## let ruff rewrite what it can
 
 # What `results` goes through, in this order; the last two train for hours without a graphics card.
 STUDIES ?= control ceiling detector_ceiling lattice identifiability shipped probes endpoints retrieval_curves denoising \
-	auditing auditing_denoising blind_coverage advising advising_loop restyling restyling_ablation structures_ap ablation splits_compared
+	auditing auditing_denoising blind_coverage advising advising_loop restyling restyling_ablation structures_match structures_twin \
+	structures_ap ablation splits_compared
 # Weights, trained alike from several seeds, and folders of supervised networks: make results WEIGHTS="a b c"
 WEIGHTS ?= cimp-twin-s cimp-twin-s-seed1 cimp-twin-s-seed2
 SUPERVISED ?=
@@ -70,6 +71,8 @@ of_advising = $(twin)
 of_advising_loop = $(twin) --work $(WORK)/advising
 of_restyling = $(twin)
 of_restyling_ablation = $(twin) --work $(WORK)/restyling
+of_structures_match = $(WORK)/structures_match
+of_structures_twin = $(twin)
 of_structures_ap = --work $(WORK)/structures
 of_ablation = $(twin) --work $(WORK)/ablation --samples $(SAMPLES) --seeds $(SEEDS) --curves
 of_splits_compared = $(twin) --work $(WORK)/splits

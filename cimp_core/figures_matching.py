@@ -155,7 +155,14 @@ def score_table(rows: Sequence[Mapping], prefix: str, names: Mapping[str, str] |
         if key in found:
             row = found[key]
             interval = "" if row["low"] is None else f"[{row['low']:.3f}, {row['high']:.3f}]"
-            lines.append({"": title, "value": f"{row['value']:.3f}", "95 %": interval, "pool": row["pool"]})
+            lines.append(
+                {
+                    "": title,
+                    "value": f"{row['value']:.3f} {row.get('unit', '')}".strip(),
+                    "95 %": interval,
+                    "pool": row["pool"],
+                }
+            )
     return pd.DataFrame(lines, columns=["", "value", "95 %", "pool"]).set_index("")
 
 
@@ -167,7 +174,12 @@ def real_table(path: str | Path) -> pd.DataFrame:
         shows = "none of the library" if case["truth"] is None else case["truth"]
         if case["truth_zone"]:
             shows += f" {zone_name(case['truth_zone'])}"
-        line = {"image": case["what"], "simulated": "yes" if case["simulated"] else "", "shows": shows}
+        line = {
+            "image": case["what"],
+            "library": case.get("library", ""),
+            "simulated": "yes" if case["simulated"] else "",
+            "shows": shows,
+        }
         grain = (case.get("grains") or [None])[0]
         if grain is None:
             line["answer"] = case.get("why", "")
@@ -180,5 +192,5 @@ def real_table(path: str | Path) -> pd.DataFrame:
                 line |= {"probability": f"{first['probability']:.2f}", "scale": f"{first['scale'] - 1:+.1%}"}
         line["right"] = {None: "", True: "yes", False: "no"}[case.get("right")]
         lines.append(line)
-    columns = ["image", "simulated", "shows", "answer", "probability", "scale", "right"]
+    columns = ["image", "library", "simulated", "shows", "answer", "probability", "scale", "right"]
     return pd.DataFrame(lines, columns=columns).fillna("").set_index("image")

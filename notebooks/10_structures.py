@@ -378,6 +378,8 @@ figures_structures.structure_map(
 # - **Scale is a fact only as good as the pixel size.** Aluminium, silver and gold are the same wallpaper within 1 %.
 # - **The library is a choice.** "None of these" speaks of the library, not of nature. Lengths of decorated prototypes are
 #   within several percent at best.
+# - **Tilt is not in the library.** From about a degree on, columns smear along one direction, and the answer changes, or is "none
+#   of these" (right panel above).
 # - **The library does not channel.** It is fitted to images that do, of half of the twin's crystals; thick specimens of heavy atoms are
 #   where it is worst (`bench/structures_model.py`, `bench/structures_abtem.py`).
 # - The view from below is the mirror image of that from above. Where symmetry does not make them equal, the library has both.

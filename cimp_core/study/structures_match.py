@@ -6,8 +6,8 @@ The library is every bundled prototype and the twin's crystals along axes of ind
 line in FOLDER/CASE.jsonl; a run goes on where one was stopped. A match is right if structure and zone axis are, or if
 the pattern is the same within resolution (`fit.alike`: correlation above 0.995, lattices within 0.5 %, or within the
 stated error of the pixel size where that is larger). For "none of these" the structure is left out of the library, and
-what is alike by that rule, too. ``--fit`` fits the weights of probabilities (`cimp_core/data/structures.json`) on the
-cases "calibrate", whose structures no other case has.
+so is what is alike by that rule with twice the tolerance. ``--fit`` fits the weights of probabilities
+(`cimp_core/data/structures.json`) on the cases "calibrate", whose structures no other case has.
 
 The baseline "polar" takes the entry of the largest rolled correlation of polar maps, among those that the index finds
 nearest.

@@ -1,6 +1,6 @@
 """Does matching name the material of the twin's own images: noise, drift, particles, edges, defects and all?
 
-    python -m cimp_core.study.structures_twin TWIN.h5 [--results book/results.json]
+    python -m cimp_core.study.structures_twin TWIN.h5 [--out book/results.json]
 
 Of the twin, images are drawn whose pixels are of 6 to 35 pm, one a session. Asked is with an error of the pixel size of
 2 %, as one grain; the library has its default settings, not those of each image. Right is a first candidate that has
@@ -98,9 +98,9 @@ def main() -> None:
     """See the module."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("twin", type=Path)
-    options.add_argument("--count", type=int, default=200)
+    options.add_argument("--count", type=int, default=60)
     options.add_argument("--lines", type=Path, help="file of what became of each image (JSON lines)")
-    options.add_argument("--results", type=Path)
+    options.add_argument("--out", type=Path)
     given = options.parse_args()
     data, rows = open_dataset(given.twin), []
     common = {"split": None, "profile": "full", "seeds": [SEED], "twin_version": data.attributes.get("twin_version")}
@@ -124,8 +124,8 @@ def main() -> None:
                 low, high = mean_interval(table.material[of].to_numpy(str), values)
                 rows.append(row(f"structures.twin.{name}.{part}", float(values.mean()), low, high, common, len(values)))
         print_rows(rows)
-    if given.results:
-        update_results(given.results, rows)
+    if given.out:
+        update_results(given.out, rows)
 
 
 if __name__ == "__main__":
