@@ -11,6 +11,7 @@ from cimp_core.structures import fit, matching, polar, regions
 from cimp_core.structures.answers import NONE
 from cimp_core.structures.index import FIELDS, Index
 from cimp_core.structures.library import library
+from cimp_core.structures.projection import Pattern
 from cimp_core.structures.query import Products, prepare
 from cimp_core.structures.views import View, collected, recorded, rotation
 
@@ -41,6 +42,18 @@ def test_a_map_of_an_image_is_that_of_its_pattern_turned(known):
     assert math.remainder(same.angle - angle, math.pi) == pytest.approx(0, abs=math.pi / 96)
     other = entry(known, "W", (1, 1, 0))
     assert polar.correlate(mapped, polar.of_pattern(known[other].pattern, mapped.field)).score < same.score - 0.2
+
+
+def test_a_map_tells_a_pattern_from_its_mirror_image():
+    oblique = np.array([[0.31, 0.0], [0.09, 0.42], [0.4, 0.42], [0.62, 0.0]], np.float32)
+    one = Pattern(1.0, oblique, np.array([0.1, 0.06, 0.03, 0.05], np.complex64))
+    mapped = polar.of_image(collected(one, View(PIXEL, 160, 160, angle=0.5)), PIXEL)
+    mine = polar.of_pattern(one, mapped.field)
+    behind = polar.of_pattern(Pattern(1.0, oblique * np.float32([1, -1]), one.coefficients), mapped.field)
+    assert polar.correlate(mapped, mine, 0.0, mirror=False).angle == pytest.approx(0.5, abs=math.pi / 96)
+    assert polar.correlate(mapped, mine, 0.0).mirrored is False
+    assert polar.correlate(mapped, behind, 0.0).mirrored is True
+    assert polar.correlate(mapped, behind, 0.0, mirror=False).score < 0.9
 
 
 def test_a_map_knows_no_shift_and_moves_out_with_the_pixel_size(known):
