@@ -161,9 +161,10 @@ def score_table(rows: Sequence[Mapping], prefix: str, names: Mapping[str, str] |
                     "value": f"{row['value']:.3f} {row.get('unit', '')}".strip(),
                     "95 %": interval,
                     "pool": row["pool"],
+                    "split": row["split"],
                 }
             )
-    return pd.DataFrame(lines, columns=["", "value", "95 %", "pool"]).set_index("")
+    return pd.DataFrame(lines, columns=["", "value", "95 %", "pool", "split"]).set_index("")
 
 
 def real_table(path: str | Path) -> pd.DataFrame:
