@@ -161,7 +161,7 @@ def score_table(rows: Sequence[Mapping], prefix: str, names: Mapping[str, str] |
                     "value": f"{row['value']:.3f} {row.get('unit', '')}".strip(),
                     "95 %": interval,
                     "pool": row["pool"],
-                    "split": row["split"],
+                    "split": row.get("split") or "",
                 }
             )
     return pd.DataFrame(lines, columns=["", "value", "95 %", "pool", "split"]).set_index("")
