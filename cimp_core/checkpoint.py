@@ -76,8 +76,6 @@ def restore_checkpoint(
     model.load_state_dict(state["model"])
     if mean is not None:
         mean.load_state_dict(state["mean"])
-    for ours, theirs in zip(optimizer.param_groups, state["optimizer"]["param_groups"], strict=True):
-        theirs["fused"] = ours["fused"]  # how it is computed is no part of a run's state
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
     if torch.cuda.is_available() and state["device_rng"] is not None:

@@ -46,6 +46,7 @@ class Steps:
         optimizer = torch.optim.AdamW(
             decay_groups(model, config.weight_decay), lr=config.peak_rate, fused=self.lazy or None
         )
+        optimizer.register_load_state_dict_pre_hook(_computed_as_here)
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         self.mean = None
         if config.ema_half_life:
@@ -175,3 +176,9 @@ def require_finite(scalars: dict[str, float], step: int, rate: float, folder: Pa
         f"training stopped at step {step}: loss {scalars['loss']:g}, gradient norm {scalars['gradient']:g}, "
         f"learning rate {rate:g}. Lower peak_rate or lengthen warmup, and look for bad pixels in the data; {where}"
     )
+
+
+def _computed_as_here(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """How updates are computed is no part of a run's state: a checkpoint of before has them computed one by one."""
+    for ours, theirs in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        theirs["fused"] = ours["fused"]

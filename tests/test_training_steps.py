@@ -18,7 +18,7 @@ from cimp_core.models import Cimp, CimpConfig
 from cimp_core.prefetch import batches_ahead
 from cimp_core.pretrain import _loss
 from cimp_core.training import fit, learning_rate, load_checkpoint
-from cimp_core.training_steps import Steps, decay_groups
+from cimp_core.training_steps import Steps, _computed_as_here, decay_groups
 
 CPU = torch.device("cpu")
 
@@ -179,3 +179,11 @@ def test_nothing_in_a_step_of_pre_training_asks_the_device_for_a_number(kind, mo
         assert waits.found == ["tolist"]
         batch[3].unique(), batch[1][batch[2]], float(batch[1].sum())  # the list is not blind
         assert len(waits.found) == 4
+
+
+def test_a_checkpoint_of_the_unfused_optimiser_is_gone_on_with_fused():
+    weight = torch.nn.Parameter(torch.ones(3))
+    before, now = torch.optim.AdamW([weight], fused=False), torch.optim.AdamW([weight], fused=True)
+    now.register_load_state_dict_pre_hook(_computed_as_here)
+    now.load_state_dict(before.state_dict())
+    assert now.param_groups[0]["fused"] is True
