@@ -29,7 +29,7 @@ again() {
 }
 trap again USR1
 
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # not head, which would end scontrol with a SIGPIPE
 
 # One torchrun a machine, which starts one process a card. In the background, or the shell would not hear the signal.
 srun --cpus-per-task "$SLURM_CPUS_PER_TASK" torchrun \

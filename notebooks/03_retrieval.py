@@ -186,7 +186,9 @@ if profile == "book" and data == "twin":
 from cimp_core.results import read_results
 
 committed = [
-    r for r in read_results("../book/results.json") if r["twin_version"] == version
+    r
+    for r in read_results("../book/results.json")
+    if version and r["twin_version"] == version
 ]
 known = {r["name"]: r for r in committed if r["pool"] == pool}
 series = {

@@ -184,7 +184,7 @@ from cimp_core.results import read_results
 committed = {
     r["name"]: r
     for r in read_results("../book/results.json")
-    if r["twin_version"] == version and r["profile"] == "full"
+    if version and r["twin_version"] == version and r["profile"] == "full"
 }
 print(f"{len(committed)} committed results for twin version {version}")
 
