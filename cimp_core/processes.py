@@ -107,25 +107,58 @@ def _children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
             yield parent, name, child
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; a term gets the sum of the gradients that all have for it."""
+def _of_all(mine: Tensor) -> Tensor:
+    """(processes, ...): the same small tensor of every process. To add them up, gloo's own sum takes twice as long."""
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, mine)
+    return torch.stack(parts)
+
+
+class _NormalisedOverAll(torch.autograd.Function):
+    """Batch norm by statistics of all processes: torch's own kernels, and one message each way.
+
+    Gradients of weight and bias are this process's terms: DistributedDataParallel puts them together.
+    """
 
     @staticmethod
-    def forward(ctx: Any, term: Tensor) -> Tensor:
-        total = term.clone()
-        dist.all_reduce(total)
-        return total
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # Where there are running statistics, this kernel computes in their type, and not in that of a bfloat16 `x`.
+        unused = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+        mine = torch.batch_norm_update_stats(x, unused, unused.clone(), 0.0)
+        mine = torch.cat([*mine, unused.new_tensor([x.numel() // x.shape[1]])])
+        means, variances, counts = _of_all(mine).split([len(unused), len(unused), 1], 1)
+        count = counts.sum()
+        share = counts / count
+        mean = (share * means).sum(0)
+        variance = (share * (variances + (means - mean).square())).sum(0)
+        ctx.save_for_backward(x, weight, mean, variance, count)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance, count)
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps), mean, variance, count
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+    def backward(ctx: Any, dy: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance, count = ctx.saved_tensors
+        if dy.stride() != x.stride():
+            # The kernel for two layouts at once is slow, and adds up bfloat16 in bfloat16.
+            dy = torch.empty_like(x).copy_(dy)
+        asked = ctx.needs_input_grad
+        dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+            dy, x, weight, mean, variance, None, None, False, ctx.eps, [asked[0], True, True]
+        )
+        if asked[0]:
+            # That was as if the statistics did not depend on `x`; what their doing so adds is linear in `x`.
+            total = _of_all(torch.stack([dweight, dbias])).sum(0)
+            slope, offset = total * (variance + ctx.eps).rsqrt() / -count * (1 if weight is None else weight)
+            dx += F.batch_norm(x, mean, variance, slope, offset, eps=ctx.eps)
+        return dx, dweight if asked[1] else None, dbias if asked[2] else None, None
 
 
 class _BatchNorm(nn.BatchNorm1d):
-    """What `torch.nn.SyncBatchNorm` does, on a CPU, where it need not be fast."""
+    """What `torch.nn.SyncBatchNorm` does, on a CPU."""
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Any number of dimensions will do."""
@@ -133,22 +166,12 @@ class _BatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        dims = [d for d in range(x.ndim) if d != 1]
-        shape = [1, -1] + [1] * (x.ndim - 2)
-        y = x.to(torch.promote_types(x.dtype, torch.float32))
-        count = y.new_tensor(x.numel() // x.shape[1])
-        dist.all_reduce(count)
-        mean = _Sum.apply(y.sum(dims)) / count
-        y = y - mean.view(shape)
-        variance = _Sum.apply(y.square().sum(dims)) / count
+        y, mean, variance, count = _NormalisedOverAll.apply(x, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        y = y * (variance + self.eps).rsqrt().view(shape)
-        if self.affine:
-            y = y * self.weight.view(shape) + self.bias.view(shape)
-        return y.to(x.dtype)
+        return y
 
 
 class _Dropout(nn.Dropout):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -40,6 +41,22 @@ def test_gathered_losses_give_the_gradients_of_the_whole_batch(found, name, tile
             assert step.keys() == reference.keys() and {"loss", "scale", "bias", "image.weight"} <= step.keys()
             for key, value in reference.items():
                 torch.testing.assert_close(step[key], value, rtol=1e-11, atol=1e-13, msg=key)
+
+
+def test_batch_norm_of_two_processes_is_that_of_the_whole_batch(found):
+    """With five rows here and three there; gradients of weight and bias are the terms of each process."""
+    for case, *ours in zip(two_processes.NORMS, *(process["norms"] for process in found[0]), strict=True):
+        whole = two_processes.normalised(*case, slice(None))
+        for name, value in whole.items():
+            parts = [process[name] for process in ours]
+            if name in ("y", "x"):
+                parts = [torch.cat(parts)]
+            elif name.endswith("gradient"):
+                parts = [sum(parts)]
+            for part in parts:
+                about = partial("{} {}: {}".format, case, name)
+                torch.testing.assert_close(part, value, rtol=1e-11, atol=1e-13, msg=about)
+        assert ours[0]["y"][:3].stride() == whole["y"][:3].stride()
 
 
 def test_rows_that_cannot_be_gathered_are_refused_in_both_processes(found):

@@ -12,6 +12,7 @@ from torch import nn
 
 from cimp_core.errors import CimpError, OutOfRangeError
 from cimp_core.losses import gather, gathered_info_nce, gathered_sigmoid_loss, info_nce, sigmoid_loss
+from cimp_core.processes import _BatchNorm
 from cimp_core.training import TrainConfig, fit
 
 GROUP = torch.tensor([0, 1, 2, 2, 7, 0, 7, 2])  # 0, 2 and 7 have rows in both processes
@@ -62,6 +63,35 @@ def two_steps(name, tile, rows, gathered):
         found.append({"loss": value, **{k: p.grad.clone() for k, p in towers.named_parameters()}})
         optimizer.step()
     return found
+
+
+NORMS = [
+    (shape, layout, affine)
+    for shape, layout in [
+        ((8, 6), torch.contiguous_format),
+        ((8, 6, 4, 3), torch.contiguous_format),
+        ((8, 6, 4, 3), torch.channels_last),
+    ]
+    for affine in (True, False)
+]
+
+
+def normalised(shape, layout, affine, rows, kind=None):
+    """One step through a batch norm on `rows` of a batch: what comes out, all gradients, and running statistics.
+
+    The gradient that comes in is contiguous whatever the layout; the two shares differ much in their statistics.
+    """
+    draw = torch.Generator().manual_seed(3)
+    x, dy = torch.randn(2, *shape, generator=draw, dtype=torch.float64)
+    x = (x + torch.linspace(-3, 9, len(x)).view(-1, *[1] * (x.ndim - 1))).to(memory_format=layout)
+    norm = (kind or (nn.BatchNorm1d if x.ndim == 2 else nn.BatchNorm2d))(shape[1], momentum=0.3, affine=affine).double()
+    for number, parameter in enumerate(norm.parameters()):
+        nn.init.normal_(parameter, number, generator=draw)
+    x = x[rows].requires_grad_()
+    y = norm(x)
+    y.backward(dy[rows])
+    found = {"y": y.detach(), "x": x.grad, **norm.state_dict()}
+    return found | {f"{name} gradient": p.grad for name, p in norm.named_parameters()}
 
 
 def problem(seed=0, poisoned=None):
@@ -126,6 +156,7 @@ def main(folder):
     for name in ("info_nce", "sigmoid"):
         for tile in (None, 2):
             found[name, tile] = two_steps(name, tile, SHARES[rank], gathered=True)
+    found["norms"] = [normalised(*case, SHARES[rank], _BatchNorm) for case in NORMS]
     torch.save(found, folder / f"{rank}.pt")
 
 
