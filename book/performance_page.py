@@ -27,6 +27,10 @@ BENCHES = {
         "Search among a million",
         "python bench/search_speed.py --rows 1000000 --json book/performance/search_speed_large.json",
     ),
+    "structures_search": (
+        "Which structure, among a hundred thousand patterns",
+        "python bench/structures_search.py --json book/performance/structures_search.json",
+    ),
     "cost_growth": ("Cost as it grows", "make bench"),
     "denoise_speed_gpu": ("Denoising, on a graphics card", "make bench-gpu"),
     "loss_speed_gpu": ("The loss of large batches, on a graphics card", "make bench-gpu"),

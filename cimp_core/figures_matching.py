@@ -28,7 +28,8 @@ __all__ = [
 ]
 
 DOSES, ERRORS, TILTS = ("1", "3", "10", "moderate", "500"), ("0", "2", "5"), ("moderate", "0.5", "1", "2")
-_METHODS = {"top1": "match", "polar_top1": "polar maps alone"}
+THICKNESSES = ("5", "10", "moderate", "40", "80")
+_METHODS = {"top1": "match", "polar_top1": "polar maps alone", "embedding_top1": "embedding alone"}
 
 
 def zone_name(zone: Iterable[int]) -> str:
@@ -113,7 +114,7 @@ def grains_map(image: np.ndarray, match: Match) -> mpl.figure.Figure:
 
 
 def accuracy_curves(rows: Sequence[Mapping]) -> mpl.figure.Figure:
-    """Share of right first answers against dose, error of the pixel size and tilt, with 95 % intervals.
+    """Share of right first answers against dose, error of the pixel size, tilt and thickness, with 95 % intervals.
 
     Parameters
     ----------
@@ -121,11 +122,12 @@ def accuracy_curves(rows: Sequence[Mapping]) -> mpl.figure.Figure:
         Of the results file; those named ``structures.match.top1.CASE`` and ``structures.match.polar_top1.CASE``.
     """
     values = {row["name"].removeprefix("structures.match."): row for row in rows}
-    figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.9), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(10.4, 2.9), sharey=True, layout="constrained")
     panels = (
         ("electrons per bright pixel", DOSES, "dose_"),
         ("error of the pixel size [%]", ERRORS, "pixel_error_"),
         ("tilt [degrees]", TILTS, "tilt_"),
+        ("thickness [nm]", THICKNESSES, "thickness_"),
     )
     for each, (label, cases, prefix) in zip(axes, panels, strict=True):
         for k, (method, name) in enumerate(_METHODS.items()):
@@ -133,12 +135,12 @@ def accuracy_curves(rows: Sequence[Mapping]) -> mpl.figure.Figure:
             found = [(c, values[key]) for c, key in keys if key in values]
             if found:
                 y, low, high = (np.array([row[f] for _, row in found], float) for f in ("value", "low", "high"))
-                x = np.array([cases.index(c) for c, _ in found]) + 0.06 * (2 * k - 1)
+                x = np.array([cases.index(c) for c, _ in found]) + 0.1 * (k - 1)
                 each.errorbar(
                     x, y, np.maximum([y - low, high - y], 0), fmt="o-", lw=1, ms=4, color=OKABE_ITO[k], label=name
                 )
-        shown = {"dose_": ("1", "3", "10", "30 to 100", "500"), "tilt_": ("0", "0.5", "1", "2")}.get(prefix, cases)
-        each.set_xticks(range(len(cases)), shown)
+        plain = {"dose_": "30 to 100", "tilt_": "0", "thickness_": "20"}  # what "moderate" stands for
+        each.set_xticks(range(len(cases)), [plain[prefix] if c == "moderate" else c for c in cases])
         each.set_xlabel(label)
     axes[0].set_ylabel("first answer right")
     axes[0].set_ylim(0, 1.03)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 
 from .errors import OutOfRangeError
 
-__all__ = ["plot_precisions", "structure_map", "tsne"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["plot_precisions", "precision_table", "structure_map", "tsne"]
 
 METHODS = {
     "embedding": "learnt embedding",
@@ -22,6 +26,18 @@ METHODS = {
     "ssim": "SSIM",
 }
 """Names of methods in rows, and in words."""
+
+DISTURBED = {
+    "embedding_no_contrast": "learnt embedding, black level unknown",
+    "microscope": "learnt embedding, settings vary as on a microscope",
+    "microscope_untrained": "the same, untrained",
+    "microscope_no_contrast": "the same, learnt, black level unknown",
+    **{f"pixel_size_{n}": f"learnt embedding, pixel size of the query {n / 10:g} % off" for n in (2, 5, 10, 50)},
+}
+"""Likewise, of the embedding under what an image may suffer."""
+
+SORTS = {"all": "all", "same_view": "same view", "other_view": "other views"}
+"""What counts as right."""
 
 
 def tsne(z: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
@@ -78,6 +94,36 @@ def structure_map(
         meta={"alt": "Map of the embeddings of micrographs, one point an image; a menu chooses what colours them."},
     )
     return figure
+
+
+def precision_table(rows: Sequence[Mapping], prefix: str = "structures.ap") -> pd.DataFrame:
+    """Mean average precision of each method, with intervals, by what counts as right, and the time of a query.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Of the results file; those named ``PREFIX.METHOD.SORT``.
+    prefix : str
+        "structures.ap" for all crystals, "structures.ap.small" for one of each prototype.
+    """
+    import pandas as pd
+
+    found = {row["name"]: row for row in rows}
+    beginning = f"{prefix}."
+    parts = [name.removeprefix(beginning).split(".") for name in found if name.startswith(beginning)]
+    methods = {part[0] for part in parts if len(part) == 2}
+    lines = {}
+    for method, words in {**METHODS, **DISTURBED}.items():
+        if method not in methods:
+            continue
+        cells = {}
+        for sort, title in SORTS.items():
+            if row := found.get(f"{beginning}{method}.{sort}"):
+                cells[title] = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        if row := found.get(f"{beginning}{method}.per_query"):
+            cells["time of a query"] = f"{row['value']:.3g} {row['unit']}"
+        lines[words] = cells
+    return pd.DataFrame.from_dict(lines, orient="index").fillna("")
 
 
 def plot_precisions(rows: Sequence[Mapping], prefix: str = "structures.ap.small", profile: str = "full"):

@@ -47,7 +47,7 @@ def loss_plot(log: pd.DataFrame) -> mpl.figure.Figure:
     log : DataFrame
         Lines of ``log.jsonl``, a row each.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.2), sharex=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.6), sharex=True, layout="constrained")
     shown = [(0, name, column) for name, column in zip(TERMS, _LOGGED, strict=True)]
     shown += [(1, name, f"val_{name}") for name in TERMS[2:]]
     for k, name, column in shown:
@@ -57,8 +57,9 @@ def loss_plot(log: pd.DataFrame) -> mpl.figure.Figure:
             panels[k].plot(part["samples"], part[column], **style)
     for axes, title in zip(panels, ("training", "validation"), strict=True):
         axes.set(yscale="log", xlabel="images seen", title=title)
-        if axes.lines:
-            axes.legend(fontsize=8)
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], 1e-4))  # identity begins at zero
+    if panels[0].lines:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(TERMS), fontsize=8)
     panels[0].set_ylabel("loss")
     return figure
 

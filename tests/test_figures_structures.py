@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cimp_core.errors import OutOfRangeError
-from cimp_core.figures_structures import METHODS, plot_precisions, structure_map, tsne
+from cimp_core.figures_structures import METHODS, plot_precisions, precision_table, structure_map, tsne
 
 matplotlib.use("Agg")
 
@@ -43,3 +43,18 @@ def test_bars_are_as_long_as_the_rows_say():
     assert [label.get_text() for label in axis.get_yticklabels()] == [METHODS["embedding"], METHODS["ssim"]]
     with pytest.raises(OutOfRangeError, match="no rows"):
         plot_precisions(rows, "nothing")
+
+
+def test_the_table_has_a_line_a_method_with_intervals_and_times():
+    row = {"low": 0.1, "high": 0.9, "unit": ""}
+    rows = [
+        {"name": f"structures.ap.{n}", "value": 0.5, **row} for n in ("ssim.all", "embedding.all", "small.ssim.all")
+    ]
+    rows.append({"name": "structures.ap.embedding.per_query", "value": 9.118, "unit": "ms"})
+    rows.append({"name": "structures.ap.embedding_no_contrast.other_view", "value": 0.25, **row})
+    table = precision_table(rows)
+    assert list(table.index) == [METHODS["embedding"], "SSIM", "learnt embedding, black level unknown"]
+    assert table.loc["SSIM", "all"] == "0.500 [0.100, 0.900]" and table.loc["SSIM", "time of a query"] == ""
+    assert table.loc[METHODS["embedding"], "time of a query"] == "9.12 ms"
+    assert table["other views"].iloc[2] == "0.250 [0.100, 0.900]"
+    assert list(precision_table(rows, "structures.ap.small").index) == ["SSIM"] and precision_table([]).empty

@@ -60,7 +60,7 @@ def test_polar_fft_is_the_best_of_all_rotations_and_mirrors(small):
 
 def test_line_spectrum_is_the_overlap_of_the_densities(small):
     widths = np.array(structures_baselines.LINE_WIDTHS)
-    lines = small.maps.lines * np.array([0.01, 0.3, 1])  # so near that they overlap
+    lines = small.maps.lines * np.array([*(2.5 * widths), 1])  # so near that they overlap
     found = structures_baselines.line_spectrum(lines, np.arange(36), waves=20_000)
 
     def overlap(a, b):
@@ -104,8 +104,30 @@ def test_queries_are_spread_over_the_crystals(small):
 
 
 def test_the_thesis_table_has_its_cells_and_ours_beside_them():
-    rows = [{"name": "structures.ap.ablation.cts_and_prototype.identity.all", "value": 0.5}]
+    rows = [
+        {"name": "structures.ap.ablation.lines.cts_and_prototype.identity.all", "value": 0.5},
+        {"name": "structures.ap.ablation.resnet.cts_and_prototype.identity.all", "value": 0.4},
+    ]
     table = thesis_table(rows)
     assert len(table) == len(THESIS) == len(CELLS) + 1
     one = table[(table["learnt"] == "cts + prototype") & (table["head"] == "identity")].iloc[0]
-    assert one["mean AP, here"] == 0.5 and one["mean AP, thesis (other data)"] == 0.4586
+    assert one["mean AP, reflections here"] == 0.5 and one["mean AP, ResNet here"] == 0.4
+    assert one["mean AP, thesis (other data)"] == 0.4586
+
+
+def test_cells_are_trained_once_and_named_by_network_branch_and_head(tmp_path):
+    rng = np.random.default_rng(4)
+    structure, view = np.repeat(np.arange(72), 4), np.repeat(np.arange(144), 2)
+    lines = np.full((288, 64, 6), np.nan, np.float32)
+    lines[:, :5] = np.repeat(rng.normal(0, 0.3, (72, 5, 6)), 4, 0)
+    values = np.repeat(rng.exponential(1.0, (72, 64, 64)), 4, 0).astype(np.float16)
+    scalars = np.tile(np.float32([8, -1, 25]), (288, 1))
+    data = MapSet(Maps(values, lines, scalars, structure, view), (), structure // 8, structure // 8)
+    lengths = {"lines": 256}
+    rows = structures_ap.cell_rows(data, data, tmp_path, COMMON, lengths)
+    names = {r["name"] for r in rows}
+    assert "structures.ap.ablation.lines.cts_and_prototype.nonlinear.all" in names
+    assert len(names) == 2 * len(THESIS) and all(0 < r["value"] <= 1 for r in rows)
+    again = structures_ap.cell_rows(data, data, tmp_path, COMMON, lengths)  # from its folders
+    assert [r["value"] for r in again] == [r["value"] for r in rows]
+    assert structures_ap.ablation_config("resnet", "cts", "identity", 100).network == "resnet"

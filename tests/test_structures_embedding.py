@@ -11,10 +11,20 @@ from pymatgen.core import Structure as PymatgenStructure
 
 from cimp_core import weights
 from cimp_core.errors import OutOfRangeError, SchemaError
+from cimp_core.models.map_encoder import MapEncoder, MapEncoderConfig
 from cimp_core.structures import embedding, map_files, spectrum_map
 from cimp_core.structures.crystals import from_pymatgen
 from cimp_core.structures.decorated import decorations
-from cimp_core.structures.embedding import Batches, EmbeddingConfig, embed, embed_lines, embed_patterns, train
+from cimp_core.structures.embedding import (
+    Batches,
+    EmbeddingConfig,
+    embed,
+    embed_lines,
+    embed_patterns,
+    embed_set,
+    train,
+)
+from cimp_core.structures.lattice_lines import RATIO_FLOOR, ROW
 from cimp_core.structures.map_files import make_maps, zones_of
 from cimp_core.structures.micrographs import MICROSCOPE, THESIS, draw_micrograph, draw_power
 from cimp_core.structures.projection import Pattern, project
@@ -23,7 +33,7 @@ from cimp_core.structures.spectrum_map import RINGS, SECTORS, map_of_power
 from cimp_core.structures.views import View, collected
 
 TINY = EmbeddingConfig(
-    samples=256, batch_size=32, warmup=32, ema_half_life=0, waves=8, hidden=32, log_every=64,
+    samples=256, batch_size=32, warmup=32, ema_half_life=0, waves=8, log_every=64,
     validate_every=128, checkpoint_every=128,
 )  # fmt: skip
 
@@ -136,7 +146,7 @@ def test_batches_are_of_whole_crystals_and_the_same_for_a_step(data):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     lines, field, structure, prototype, _ = first
     assert (
-        lines.shape == (32, 64, 3)
+        lines.shape == (32, 64, 6)
         and field.shape == (32,)
         and not torch.equal(torch.nan_to_num(lines), torch.nan_to_num(other[0]))
     )
@@ -147,6 +157,44 @@ def test_batches_are_of_whole_crystals_and_the_same_for_a_step(data):
     assert 0 < without.sum() < 32 and torch.equal(without, (there & hidden).sum(1) == there.sum(1))
     with pytest.raises(OutOfRangeError, match="whole crystals"):
         Batches(data, dataclasses.replace(TINY, images=3))
+
+
+def test_batches_of_maps_are_turned_and_mirrored_copies(data):
+    batches = Batches(data, dataclasses.replace(TINY, network="resnet"))
+    values, scalars, structure, *_ = batches(1)
+    assert values.shape == (32, 64, 64) and scalars.shape == (32, 3) and 0 < torch.isnan(scalars[:, 1]).sum() < 32
+    mirrored = 0
+    for one, beside, crystal in zip(values.numpy(), scalars.numpy(), structure.numpy(), strict=True):
+        mine = (data.maps.structure == crystal) & np.isclose(data.maps.scalars[:, 0], beside[0])
+        true = data.maps.values[np.flatnonzero(mine)[0]].astype(np.float32)
+        turns = [turn for turn in range(64) if np.array_equal(np.roll(true, -turn, 1), one)]
+        back = [turn for turn in range(64) if np.array_equal(np.roll(true, turn, 1)[:, -np.arange(64)], one)]
+        assert turns or back
+        mirrored += bool(back) and not turns
+    assert 4 < mirrored < 28
+
+
+def test_the_network_of_maps_learns_resumes_and_tells_spacings_by_their_place(data, tmp_path):
+    config = dataclasses.replace(
+        TINY, network="resnet", width=8, branch="cts+prototype", samples=512, validate_every=256
+    )
+    whole = train(data, data, config, tmp_path / "whole")
+    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"] and 0 < log[-1]["val_all"] <= 1
+    train(data, data, config, tmp_path / "parts", stop=9)
+    resumed = train(data, data, config, tmp_path / "parts")
+    z = embed_set(whole, data)
+    np.testing.assert_array_equal(z, embed_set(resumed, data))
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(embed_set(whole, data, batch=7), z, atol=1e-5)
+    assert np.abs(embed_set(whole, data, contrast=False) - z).max() > 1e-4
+    torch.manual_seed(0)
+    model = MapEncoder(MapEncoderConfig(width=8)).eval()
+    near, far = torch.zeros(1, 64, 64), torch.zeros(1, 64, 64)
+    near[0, 16], far[0, 32] = 4, 4  # alike but for their |g|
+    with torch.inference_mode():
+        a, b = (model.embed(one, torch.tensor([[5.0, -1.0, 25.0]])) for one in (near, far))
+    assert (a - b).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("branch", ["cts", "cts+prototype", "space_group"])
@@ -189,6 +237,8 @@ def test_embeddings_do_not_depend_on_gain_and_batch_and_black_level_only_where_a
 def test_unknown_branches_are_refused(data):
     with pytest.raises(OutOfRangeError, match="branch 'sgn': it is one of cts"):
         train(data, None, dataclasses.replace(TINY, branch="sgn"))
+    with pytest.raises(OutOfRangeError, match="network 'vit': it is one of lines, resnet"):
+        train(data, None, dataclasses.replace(TINY, network="vit"))
 
 
 def test_a_map_without_lattice_is_finite():
@@ -197,8 +247,8 @@ def test_a_map_without_lattice_is_finite():
     assert np.isfinite(made.values).all() and np.isfinite(made.energy) and np.isfinite(made.contrast)
     assert np.isfinite(made.lines[:, 0]).sum() <= 2
     torch.manual_seed(0)
-    model = embedding.StructureEncoder(embedding.StructureEncoderConfig(waves=8, hidden=32))
-    assert np.isfinite(embed_lines(model, np.full((2, 64, 3), np.nan, np.float32), np.ones(2))).all()
+    model = embedding.StructureEncoder(embedding.StructureEncoderConfig(waves=8))
+    assert np.isfinite(embed_lines(model, np.full((2, 64, 6), np.nan, np.float32), np.ones(2))).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -218,3 +268,20 @@ def test_lines_are_where_waves_are_and_as_strong(seed):
     np.testing.assert_allclose(np.exp(lines[:, 1]), amplitudes[order], rtol=0.08)
     without = spectrum_map.spectrum_map(image - 2 * image.mean(), 0.2).lines
     assert np.isnan(without[:, 1]).all() and np.isfinite(without[:4, 0]).all()
+
+
+def test_a_line_tells_what_stands_in_its_row():
+    direction, across = np.array([np.cos(0.7), np.sin(0.7)]), np.array([-np.sin(0.7), np.cos(0.7)])
+    truth = {0.25: 0.08, 0.5: 0.2, 1.0: 0.05, 1.5: 0.02}  # amplitudes along a row, by |g|
+    g = np.array([*(size * direction for size in truth), 0.61 * across])
+    amplitudes = np.array([*truth.values(), 0.1])
+    view = View(0.2, 160, 128, shift=(3.1, -2.2))
+    image = collected(Pattern(1.0, g, amplitudes.astype(complex)), view).astype(float)
+    image = np.random.default_rng(0).poisson(1e5 * image)
+    lines = spectrum_map.spectrum_map(image, view.pixel_size).lines
+    for size, own in [(0.5, 0.2), (0.25, 0.08), (0.61, 0.1)]:
+        line = lines[np.nanargmin(np.abs(lines[:, 0] - np.log(size)))]
+        there = [truth.get(round(k * size, 3), 0.0) for k in ROW] if size != 0.61 else [0.0] * 3
+        # A row's place is known to half a place of the spectrum, so its amplitude to some per cent, and never more.
+        told = np.exp(line[3:]) - RATIO_FLOOR
+        np.testing.assert_allclose(told, np.array(there) / own, rtol=0.25, atol=0.01)

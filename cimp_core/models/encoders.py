@@ -24,7 +24,7 @@ from ..metadata import PARAMETERS
 from .spectrum import SpectrumEncoder, log_polar, normalised, power_spectrum
 from .statistics import FULL_SCALE, image_statistics
 
-__all__ = ["FEATURES", "ImageEncoder", "MetadataEncoder", "Prepared", "prepare", "tiles"]
+__all__ = ["FEATURES", "ImageEncoder", "MetadataEncoder", "Prepared", "ResNet", "prepare", "tiles"]
 
 
 FEATURES = 512
@@ -52,7 +52,7 @@ class _Block(nn.Module):
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
-class _ResNet(nn.Module):
+class ResNet(nn.Module):
     """ResNet-18 with `width` channels in its first stage: (B, 2, H, W) -> mean and spread over positions."""
 
     def __init__(self, width: int) -> None:
@@ -137,7 +137,7 @@ class ImageEncoder(nn.Module):
             # Seen on a CPU with AVX2: the backward pass of convolutions on 4 channels writes past its memory.
             raise OutOfRangeError(f"width is {width}: take 0, for no convolutions, or at least 8")
         self.tile, self.absolute = tile, absolute
-        self.pixels = _ResNet(width) if width else None
+        self.pixels = ResNet(width) if width else None
         self.spectrum = SpectrumEncoder(spectrum) if spectrum else None
         self.statistics = None
         features = 1 + (self.pixels.features if width else 0)

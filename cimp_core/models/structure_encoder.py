@@ -1,11 +1,12 @@
 """An embedding in which micrographs of one crystal are near one another, whatever zone axis they are taken along.
 
 It reads the reflections of an image as a set (`cimp_core.structures.lattice_lines`): different views of a crystal have
-some in common, at the same |g| and as strong against the mean. Each reflection is laid out in waves over the plane of
-log |g| and log amplitude (random Fourier features: Rahimi and Recht, NeurIPS 2007), so fine that a few per mille in |g|
-tell two apart; their weighted sum is the image's density of reflections. Untrained, the cosine of two embeddings is the
-overlap of these densities, in which a weak reflection, whose place is uncertain, is blurred. Learnt are the weights of
-reflections, their blur, the waves, and what a network adds to the sum.
+some in common, at the same |g|, about as strong against the mean, and with the same row behind them. Each reflection is
+laid out in waves over log |g|, log amplitude and the ratios within its row (random Fourier features: Rahimi and Recht,
+NeurIPS 2007), so fine that a few per mille in |g| tell two apart; their weighted sum is the image's density of
+reflections. The cosine of two embeddings is the overlap of these densities, in which a weak reflection, whose place is
+uncertain, is blurred. Learnt are the widths of the overlap, the blur, and a network that weighs each reflection. A
+network on top of the density, as wide as the rest allowed, learnt the training prototypes by heart and was left out.
 """
 
 from __future__ import annotations
@@ -15,36 +16,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor, nn
 
 from .config import config_from_dict
 
-__all__ = ["HEADS", "StructureEncoder", "StructureEncoderConfig", "StructureOutput"]
+__all__ = ["HEADS", "Branches", "StructureEncoder", "StructureEncoderConfig", "StructureOutput", "gaussian_points"]
 
 HEADS = ("identity", "nonlinear")
 """What the contrastive loss compares: the embedding itself, or what a network makes of it, which is then left off."""
 
-WIDTHS = 0.003, 0.08
-"""Standard deviations in log |g| and in log amplitude by which strong reflections of one crystal differ."""
-SAME = 0.004, 0.12
+WIDTHS = 0.003, 0.4, 0.5, 0.5, 0.8
+"""Standard deviations by which strong reflections of one crystal differ from one zone axis to another: in log |g|, in
+log amplitude, and in the logarithms of the ratios within the row."""
+SAME = tuple(1.4 * width for width in WIDTHS)
 """Those within which reflections of one image are one line."""
-ERRORS = 0.8, 1.0
-"""Of weak reflections, to begin with: standard deviations of |g|, over the width of a peak, and of the amplitude are
-these over the square root of the power over the noise."""
+ERRORS = 0.8, 1.0, 1.0, 1.0, 1.0
+"""Of weak reflections, to begin with: standard deviations of |g|, over the width of a peak, of the amplitude and of the
+ratios are these over the square root of the power over the noise; a small ratio has a larger one of its logarithm."""
 
 
 @dataclass(frozen=True)
 class StructureEncoderConfig:
     """What fixes the network's shape; stored with its weights."""
 
-    waves: int = 1024  # of each reflection, a sine and a cosine each; the embedding is twice as long
-    hidden: int = 128  # units of the network that adds to the sum
+    waves: int = 2048  # of each reflection, a sine and a cosine each; the embedding is twice as long
     head: str = "identity"  # one of `HEADS`
     prototypes: int = 0  # classes of the branch that tells prototypes apart; 0: no such branch
     space_groups: int = 0  # likewise, of space groups
-    dropout: float = 0.1  # share of the network's units that is dropped
 
     @property
     def dim(self) -> int:
@@ -57,6 +59,17 @@ class StructureEncoderConfig:
         return config_from_dict(cls, values)
 
 
+def gaussian_points(count: int, dim: int) -> np.ndarray:
+    """(count, dim) float32 points spread like a Gaussian of unit width, more evenly than drawn ones.
+
+    A Sobol sequence: waves so chosen give a kernel with less error than as many that are drawn (Yang et al.,
+    "Quasi-Monte Carlo feature maps for shift-invariant kernels", ICML 2014).
+    """
+    power = math.ceil(math.log2(count))
+    even = stats.qmc.Sobol(dim, scramble=False).random_base2(power)[:count] + 0.5 / 2**power
+    return stats.norm.ppf(even).astype(np.float32)
+
+
 class StructureOutput(NamedTuple):
     """What training compares."""
 
@@ -66,33 +79,16 @@ class StructureOutput(NamedTuple):
     space_group: Tensor | None  # (B, space_groups)
 
 
-class StructureEncoder(nn.Module):
-    """Reflections (B, n, 3) and fields of view (B,) of images -> unit rows (B, dim).
+class Branches(nn.Module):
+    """What training makes of unit rows (B, dim): a projection that is contrasted, and logits of classes."""
 
-    Reflections are ``log |g|``, ``log amplitude over mean`` and ``log power over noise``; rows of ``nan`` are none, and
-    an amplitude of ``nan`` says that the mean is not known.
-    """
-
-    def __init__(self, config: StructureEncoderConfig) -> None:
+    def __init__(self, dim: int, head: str, prototypes: int, space_groups: int) -> None:
         super().__init__()
-        self.config = config
-        dim, hidden = config.dim, config.hidden
-        # Waves of a Gaussian kernel: their frequencies are Gaussian, too [cycles].
-        self.waves = nn.Parameter(torch.randn(config.waves, 2) / (2 * math.pi * torch.tensor(WIDTHS)))
-        self.log_errors = nn.Parameter(torch.tensor(ERRORS).log())
-        self.weight = nn.Sequential(nn.Linear(5, 32), nn.GELU(), nn.Linear(32, 1))
-        self.common = nn.Parameter(torch.zeros(dim))  # what all images share
-        self.added = nn.Sequential(
-            nn.Linear(dim + 4, hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(hidden, dim)
-        )
-        for layer in (self.weight[-1], self.added[-1]):  # starts as the plain sum
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
         self.head = nn.Identity()
-        if config.head == "nonlinear":
+        if head == "nonlinear":
             self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.prototype = nn.Linear(dim, config.prototypes) if config.prototypes else None
-        self.space_group = nn.Linear(dim, config.space_groups) if config.space_groups else None
+        self.prototype = nn.Linear(dim, prototypes) if prototypes else None
+        self.space_group = nn.Linear(dim, space_groups) if space_groups else None
         self.log_scale = nn.Parameter(torch.tensor(math.log(16.0)))
 
     @property
@@ -100,40 +96,58 @@ class StructureEncoder(nn.Module):
         """Inverse temperature of the contrastive loss, at most 100."""
         return self.log_scale.exp().clamp(max=100)
 
-    def embed(self, lines: Tensor, field: Tensor) -> Tensor:
-        """Unit rows (B, dim); fields of view (B,) [angstrom] tell how wide peaks are."""
-        lines = lines.float()
-        there, known = torch.isfinite(lines[..., 0]), torch.isfinite(lines[..., 1])
-        place, amplitude, power = torch.where(torch.isfinite(lines), lines, 0.0).unbind(2)
-        # Without the mean, amplitudes are told against the strongest reflection.
-        strongest = (power / 2).masked_fill(~there, -1e3).amax(1, keepdim=True)
-        relative = power / 2 - strongest
-        amplitude = torch.where(known, amplitude, relative)
-        plane = torch.stack([place, amplitude], 2)
-        # Several reflections at one |g| are one line.
-        apart = (plane[:, :, None] - plane[:, None]) / torch.tensor(SAME, device=plane.device)
-        alike = torch.exp(-0.5 * apart.square().sum(3)) * there[:, None]
-        shown = torch.stack([place, amplitude / 2 + 1, power / 5 - 1, relative / 3, known.float()], 2)
-        weight = self.weight(shown)[..., 0].clamp(-6, 6).exp() * there / alike.sum(2).clamp_min(1)
-        # A place that is not known exactly blurs the density: it damps the waves.
-        blur = torch.stack([(-place).exp() / field[:, None], torch.ones_like(place)], 2) * (-power / 2).exp()[..., None]
-        blur = (blur * self.log_errors.exp()).square()
-        damped = weight[..., None] * torch.exp(-2 * math.pi**2 * blur @ self.waves.square().T)
-        phase = 2 * math.pi * plane @ self.waves.T
-        density = torch.cat([(phase.cos() * damped).sum(1), (phase.sin() * damped).sum(1)], 1)
-        x = F.normalize(density, dim=1) - self.common
-        count, sum_of = there.sum(1, keepdim=True), weight.sum(1, keepdim=True)
-        rest = torch.cat(
-            [count / 32 - 1, sum_of / 20 - 1, strongest.clamp_min(0) / 3 - 1, known.any(1, keepdim=True)], 1
-        )
-        x = x + self.added(torch.cat([x * 16, rest], 1)) / 16
-        return F.normalize(x.float(), dim=1)
-
-    def forward(self, lines: Tensor, field: Tensor) -> StructureOutput:
-        z = self.embed(lines, field)
+    def branches(self, z: Tensor) -> StructureOutput:
+        """Of embeddings."""
         return StructureOutput(
             z,
             F.normalize(self.head(z), dim=1),
             None if self.prototype is None else self.prototype(z * 16),
             None if self.space_group is None else self.space_group(z * 16),
         )
+
+
+class StructureEncoder(Branches):
+    """Reflections (B, n, 6) and fields of view (B,) of images -> unit rows (B, dim).
+
+    Reflections are ``log |g|``, ``log amplitude over mean``, ``log power over noise`` and three ratios within the row,
+    as of `lattice_lines.FIELDS`; rows of ``nan`` are none, and an amplitude of ``nan`` says that the mean is not known.
+    """
+
+    def __init__(self, config: StructureEncoderConfig) -> None:
+        super().__init__(config.dim, config.head, config.prototypes, config.space_groups)
+        self.config = config
+        # Learnt is the kernel's width, not each wave.
+        self.register_buffer("waves", torch.from_numpy(gaussian_points(config.waves, len(WIDTHS))), persistent=False)
+        self.log_widths = nn.Parameter(torch.tensor(WIDTHS).log())
+        self.log_errors = nn.Parameter(torch.tensor(ERRORS).log())
+        self.weight = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 1))
+        nn.init.zeros_(self.weight[-1].weight)  # starts as the plain sum
+        nn.init.zeros_(self.weight[-1].bias)
+        self.common = nn.Parameter(torch.zeros(config.dim))  # what all images share
+
+    def embed(self, lines: Tensor, field: Tensor) -> Tensor:
+        """Unit rows (B, dim); fields of view (B,) [angstrom] tell how wide peaks are."""
+        lines = lines.float()
+        there, known = torch.isfinite(lines[..., 0]), torch.isfinite(lines[..., 1])
+        place, amplitude, power, *ratios = torch.where(torch.isfinite(lines), lines, 0.0).unbind(2)
+        # Without the mean, amplitudes are told against the strongest reflection.
+        strongest = (power / 2).masked_fill(~there, -1e3).amax(1, keepdim=True)
+        relative = power / 2 - strongest
+        amplitude = torch.where(known, amplitude, relative)
+        plane = torch.stack([place, amplitude, *ratios], 2)
+        # Several reflections at one |g| are one line.
+        apart = (plane[:, :, None] - plane[:, None]) / torch.tensor(SAME, device=plane.device)
+        alike = torch.exp(-0.5 * apart.square().sum(3)) * there[:, None]
+        shown = torch.stack([place, amplitude / 2 + 1, power / 5 - 1, relative / 3, known.float(), *ratios], 2)
+        weight = self.weight(shown)[..., 0].clamp(-6, 6).exp() * there / alike.sum(2).clamp_min(1)
+        # A place that is not known exactly blurs the density: it damps the waves.
+        error = [(-place).exp() / field[:, None], torch.ones_like(place), *((-ratio).exp() for ratio in ratios)]
+        blur = (torch.stack(error, 2) * (-power / 2).exp()[..., None] * self.log_errors.exp()).square()
+        waves = self.waves / self.log_widths.exp()  # [radians]
+        damped = weight[..., None] * torch.exp(-0.5 * blur @ waves.square().T)
+        phase = plane @ waves.T
+        density = torch.cat([(phase.cos() * damped).sum(1), (phase.sin() * damped).sum(1)], 1)
+        return F.normalize((F.normalize(density, dim=1) - self.common).float(), dim=1)
+
+    def forward(self, lines: Tensor, field: Tensor) -> StructureOutput:
+        return self.branches(self.embed(lines, field))

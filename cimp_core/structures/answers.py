@@ -114,5 +114,5 @@ class Match:
                 said = f"{NONE} ({grain.none:.0%})"
             else:
                 said = f"{first.entry.describe()} at {math.degrees(first.fit.angle):.1f} deg ({first.probability:.0%})"
-            lines.append(f"grain {number} ({grain.region.share:.0%} of the image): {said}")
+            lines.append(f"grain {number} ({grain.region.share:.0%}): {said}")
         return "<Match\n  " + "\n  ".join(lines) + ">"

@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,10 @@ from ..checkpoint import write_text
 from ..errors import OutOfRangeError
 from ..losses import info_nce
 from ..metrics_ranking import structure_precisions
-from ..models.structure_encoder import StructureEncoder, StructureEncoderConfig
-from ..training import TrainConfig, fit, make_config
+from ..models.map_encoder import MapEncoder, MapEncoderConfig
+from ..models.structure_encoder import Branches, StructureEncoder, StructureEncoderConfig
+from ..training import fit, make_config
+from .embedding_batches import BRANCHES, NETWORKS, Batches, EmbeddingConfig
 from .micrographs import power_of
 from .projection import Pattern
 from .retrieval_sets import MapSet, test_set, training_set
@@ -36,71 +37,17 @@ __all__ = ["BRANCHES", "WEIGHTS", "EmbeddingConfig", "embed", "embed_lines", "em
 WEIGHTS = "cimp-structures-s"
 """Name of the shipped weights."""
 
-BRANCHES = ("cts", "cts+space_group", "cts+prototype", "space_group", "prototype")
-"""What is learnt: to contrast crystals, to tell classes, or both."""
-
-
-@dataclass(frozen=True)
-class EmbeddingConfig(TrainConfig):
-    """Settings of a training: what is learnt, the network's shape, and the loop's own settings."""
-
-    samples: int = 6_144
-    batch_size: int = 256
-    peak_rate: float = 3e-3
-    warmup: int = 768
-    ema_half_life: int = 1_024
-    precision: str = "32-true"
-    log_every: int = 1_024
-    validate_every: int = 2_048
-    checkpoint_every: int = 1_024
-    branch: str = "cts"  # one of `BRANCHES`
-    head: str = "identity"  # or "nonlinear"
-    waves: int = 1024  # in which a reflection is laid out; the embedding is twice as long
-    hidden: int = 128  # units of the network
-    dropout: float = 0.1
-    images: int = 4  # of each crystal of a batch
-    hide: float = 0.2  # share of images whose mean is hidden
-    omit: float = 0.1  # share of reflections that are left out
-
-
-class Batches:
-    """Batches of some images of some crystals each, a pure function of the step.
-
-    ``batches(step)`` gives reflections (B, 64, 3), field of view, crystal, prototype and space group (B,) of each
-    image. Of some images the mean is hidden, and of all some reflections are left out.
-    """
-
-    def __init__(self, data: MapSet, config: EmbeddingConfig) -> None:
-        self.data, self.config = data, config
-        if config.batch_size % config.images or config.images % 2:
-            raise OutOfRangeError(
-                f"batch_size {config.batch_size}, images {config.images}: an even number of images, and whole crystals"
-            )
-        order = np.argsort(data.maps.structure, kind="stable")
-        self.members = np.split(order, np.flatnonzero(np.diff(data.maps.structure[order])) + 1)
-
-    def __call__(self, step: int) -> tuple[Tensor, ...]:
-        config, data = self.config, self.data
-        rng = np.random.default_rng((config.seed, 2, step))
-        chosen = rng.choice(len(self.members), config.batch_size // config.images, replace=False)
-        rows = np.concatenate([rng.choice(self.members[c], config.images, replace=False) for c in chosen])
-        lines = data.maps.lines[rows].copy()
-        lines[rng.random(len(rows)) < config.hide, :, 1] = np.nan
-        lines[rng.random(lines.shape[:2]) < config.omit] = np.nan
-        labels = data.maps.structure[rows], data.prototype[rows], data.space_group[rows]
-        return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in (lines, data.maps.scalars[rows, 2], *labels))
-
 
 def loss(branch: str) -> Callable:
     """The loss of a branch: contrast of one half of the images with the other, and cross entropy of classes."""
     terms = branch.split("+")
 
-    def of(model, lines: Tensor, field: Tensor, crystal: Tensor, prototype: Tensor, space_group: Tensor):
-        output = model(lines, field)
-        total, scalars = lines.new_zeros(()), {}
+    def of(model, seen: Tensor, beside: Tensor, crystal: Tensor, prototype: Tensor, space_group: Tensor):
+        output = model(seen, beside)
+        total, scalars = seen.new_zeros(()), {}
         if "cts" in terms:
             scale = (model.module if hasattr(model, "module") else model).scale
-            total = info_nce(output.projection[::2], output.projection[1::2], crystal[::2], scale)
+            total = info_nce(output.projection[::2], output.projection[1::2], crystal[::2].contiguous(), scale)
             scalars = {"contrast": total.detach(), "scale": scale.detach()}
         for name, logits, truth in (
             ("prototype", output.prototype, prototype),
@@ -121,7 +68,7 @@ def train(
     out: str | Path | None = None,
     on_log: Callable[[dict[str, float]], None] | None = None,
     stop: int | None = None,
-) -> StructureEncoder:
+) -> Branches:
     """Train an encoder; checkpoint, log and settings go into the folder `out`, a run that was stopped goes on.
 
     Parameters
@@ -131,6 +78,8 @@ def train(
     """
     if config.branch not in BRANCHES:
         raise OutOfRangeError(f"branch {config.branch!r}: it is one of {', '.join(BRANCHES)}")
+    if config.network not in NETWORKS:
+        raise OutOfRangeError(f"network {config.network!r}: it is one of {', '.join(NETWORKS)}")
     model = make_encoder(data, config)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -140,15 +89,16 @@ def train(
     return model.cpu().eval()
 
 
-def make_encoder(data: MapSet, config: EmbeddingConfig) -> StructureEncoder:
+def make_encoder(data: MapSet, config: EmbeddingConfig) -> Branches:
     """An untrained encoder for a training."""
     torch.manual_seed(config.seed)
-    shape = {name: getattr(config, name) for name in ("waves", "hidden", "head", "dropout")}
     classes = {
         f"{name}s": int(labels.max()) + 1 if name in config.branch.split("+") else 0
         for name, labels in (("prototype", data.prototype), ("space_group", data.space_group))
     }
-    model = StructureEncoder(StructureEncoderConfig(**shape, **classes))
+    if config.network == "resnet":
+        return MapEncoder(MapEncoderConfig(width=config.width, head=config.head, **classes))
+    model = StructureEncoder(StructureEncoderConfig(waves=config.waves, head=config.head, **classes))
     some = np.random.default_rng((config.seed, 3)).permutation(len(data.maps.lines))[:2048]
     lines, fields = data.maps.lines[some], data.maps.scalars[some, 2]
     with torch.no_grad():  # what the images have in common is no likeness
@@ -156,13 +106,27 @@ def make_encoder(data: MapSet, config: EmbeddingConfig) -> StructureEncoder:
     return model
 
 
-def validation(model: StructureEncoder, val: MapSet, every: int = 11) -> dict[str, float]:
+def validation(model: Branches, val: MapSet, every: int = 11) -> dict[str, float]:
     """Mean average precisions of some of a set's images, each against all the others."""
-    z = embed_lines(model, val.maps.lines, val.maps.scalars[:, 2])
+    z = embed_set(model, val)
     query = np.arange(0, len(z), every)
     maps = val.maps
     found = structure_precisions(z[query] @ z.T, query, maps.structure, maps.view, val.prototype)
     return {f"val_{name}": float(v[known].mean()) for name, v in found.items() if (known := ~np.isnan(v)).any()}
+
+
+def embed_set(model: Branches, data: MapSet, *, contrast: bool = True, batch: int = 256) -> np.ndarray:
+    """Unit rows (n, dim) float32 of all images of a set; `contrast` as of `embed_lines`."""
+    if isinstance(model, StructureEncoder):
+        return embed_lines(model, data.maps.lines, data.maps.scalars[:, 2], contrast=contrast, batch=batch)
+    scalars = data.maps.scalars.astype(np.float32)
+    if not contrast:
+        scalars[:, 1] = np.nan
+    model.eval()
+    with torch.inference_mode():
+        starts = range(0, len(scalars), batch)
+        parts = [(data.maps.values[i : i + batch], scalars[i : i + batch]) for i in starts]
+        return torch.cat([model.embed(*map(torch.from_numpy, part)) for part in parts]).numpy()
 
 
 def load(name: str | Path = WEIGHTS) -> StructureEncoder:
@@ -173,7 +137,7 @@ def load(name: str | Path = WEIGHTS) -> StructureEncoder:
 def embed_lines(
     model: StructureEncoder, lines: np.ndarray, field: np.ndarray, *, contrast: bool = True, batch: int = 256
 ) -> np.ndarray:
-    """Unit rows (n, dim) float32 of `lattice_lines` (n, 64, 3) of images with fields of view (n,) [angstrom].
+    """Unit rows (n, dim) float32 of `lattice_lines` (n, 64, 6) of images with fields of view (n,) [angstrom].
 
     Parameters
     ----------
@@ -269,7 +233,7 @@ def main() -> None:
             "settings": dataclasses.asdict(config),
             **{name: round(value, 4) for name, value in validation(model, val, every=1).items()},
         }
-        print(weights.save(model, arguments.save, record, half=("added.",)))
+        print(weights.save(model, arguments.save, record, half=("common",)))
 
 
 if __name__ == "__main__":

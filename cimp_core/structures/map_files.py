@@ -18,19 +18,15 @@ import numpy as np
 
 from ..checkpoint import write_text
 from ..errors import SchemaError
-from . import projection as patterns
 from .crystals import Structure, zone_axes
 from .micrographs import Conditions, draw_micrograph, draw_power
-from .projection import project
+from .projection import IMAGE_MODEL, project
 from .spectrum_map import map_of_power, spectrum_map
 
 __all__ = ["VERSION", "Maps", "make_maps", "structure_rng", "zones_of"]
 
-VERSION = 2
+VERSION = 3
 """Of what `spectrum_map` gives; files of another version are not read."""
-
-IMAGE_MODEL = getattr(patterns, "IMAGE_MODEL", 1)
-"""Of the physics of patterns; the first, which had no number yet, is linear in the atoms of a column."""
 
 CHUNK = 48
 """Structures in a file."""
@@ -43,7 +39,7 @@ class Maps(NamedTuple):
     """Of n images, in the order of structures, zone axes and repeats."""
 
     values: np.ndarray  # (n, 64, 64) float16
-    lines: np.ndarray  # (n, 64, 3) float32
+    lines: np.ndarray  # (n, 64, 6) float32
     scalars: np.ndarray  # (n, 3) float32: energy, contrast, field
     structure: np.ndarray  # (n,) int: index of the structure
     view: np.ndarray  # (n,) int: no two structures have one in common

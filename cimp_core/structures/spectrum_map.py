@@ -49,7 +49,7 @@ class SpectrumMap(NamedTuple):
     energy: float  # logarithm of the power above noise in all peaks, over the noise
     contrast: float  # logarithm of the same over the square of the mean; nan where the mean is not positive
     field: float  # shorter side of the field of view [angstrom]
-    lines: np.ndarray  # (64, 3) float32: `lattice_lines`
+    lines: np.ndarray  # (64, 6) float32: `lattice_lines`
 
 
 def spectrum_map(image: np.ndarray, pixel_size: float) -> SpectrumMap:

@@ -23,11 +23,11 @@ import numpy as np
 from ..metrics_ranking import structure_precisions
 from ..models.structure_encoder import StructureEncoder
 from ..results import update_results
-from ..structures.embedding import EmbeddingConfig, embed_lines, make_encoder, train
-from ..structures.map_files import IMAGE_MODEL, Maps, structure_rng, zones_of
+from ..structures.embedding import EmbeddingConfig, embed_lines, embed_set, make_encoder, train
+from ..structures.map_files import Maps, structure_rng, zones_of
 from ..structures.micrographs import MICROSCOPE, Conditions, draw_micrograph
 from ..structures.micrographs import THESIS as THESIS_CONDITIONS
-from ..structures.projection import project
+from ..structures.projection import IMAGE_MODEL, project
 from ..structures.retrieval_sets import MapSet, test_set, training_set
 from ..structures.spectrum_map import spectrum_map
 from . import structures_baselines as baselines
@@ -56,39 +56,36 @@ crystals where ours tells prototypes; its "untrained" is a network that learnt f
 
 CELLS = [cell for cell in THESIS if cell[0] != "untrained"]
 
+LENGTHS = {"resnet": 15_360, "lines": 2_560}
+"""Samples of a cell's training, of the thesis's network and of ours, which begins as a likeness and learns less."""
+
 SEEDS = (0, 1, 2)
 
 ASKED = 2016
 """Queries: three images of each crystal, and a fourth of some."""
 
 
-def cell_rows(data: MapSet, val: MapSet, work: Path, samples: int, common: Mapping[str, Any]) -> list[dict]:
-    """Rows ``structures.ap.ablation.BRANCH.HEAD.SORT``: a training of each cell, and none, on the validation part."""
-    rows = []
-    for branch, head in THESIS:
-        if branch == "untrained":
-            model = make_encoder(data, ablation_config("cts", head, samples))
-        else:
-            config = ablation_config(branch, head, samples)
-            model = train(data, None, config, work / f"{branch}-{head}".replace("+", "_and_"))
-        query = some_queries(val, ASKED)
-        found = precisions(embed_set(model, val), val, query)
-        name = f"structures.ap.ablation.{branch.replace('+', '_and_')}.{head}"
-        rows += summary(name, [found], val, common, query, ("all", "other_view"))
+def cell_rows(data: MapSet, val: MapSet, work: Path, common: Mapping[str, Any], lengths=LENGTHS) -> list[dict]:
+    """Rows ``structures.ap.ablation.NETWORK.BRANCH.HEAD.SORT``: each cell trained, and untrained, on validation."""
+    rows, query = [], some_queries(val, ASKED)
+    for network, samples in lengths.items():
+        for branch, head in THESIS:
+            config = ablation_config(network, "cts" if branch == "untrained" else branch, head, samples)
+            name = f"{network}.{branch}.{head}".replace("+", "_and_")
+            model = make_encoder(data, config) if branch == "untrained" else train(data, None, config, work / name)
+            found = precisions(embed_set(model, val), val, query)
+            rows += summary(f"structures.ap.ablation.{name}", [found], val, common, query, ("all", "other_view"))
     return rows
 
 
-def ablation_config(branch: str, head: str, samples: int) -> EmbeddingConfig:
-    """Settings of a cell: as of the shipped weights, but for what the cell is about, the length, and half the waves."""
+def ablation_config(network: str, branch: str, head: str, samples: int) -> EmbeddingConfig:
+    """Settings of a cell: as of the shipped weights, but for what the cell is about, the length, and a quarter of the
+    waves; the residual network has the rate that its loss on the training crystals fell fastest with."""
     return EmbeddingConfig(
-        samples=samples, branch=branch, head=head, waves=256, validate_every=10**9, warmup=samples // 10,
-        ema_half_life=samples // 8,
+        samples=samples, network=network, branch=branch, head=head, waves=256, validate_every=10**9,
+        warmup=samples // 10, ema_half_life=samples // 8, checkpoint_every=max(1_024, samples // 5),
+        peak_rate=1e-3 if network == "resnet" else EmbeddingConfig.peak_rate,
     )  # fmt: skip
-
-
-def embed_set(model: StructureEncoder, data: MapSet, contrast: bool = True) -> np.ndarray:
-    """`embed_lines` of all images of a set."""
-    return embed_lines(model, data.maps.lines, data.maps.scalars[:, 2], contrast=contrast)
 
 
 def precisions(z: np.ndarray, data: MapSet, query: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -124,7 +121,7 @@ def ap_rows(
     """Rows of models trained alike from several seeds: ``NAME.SORT`` of `ASKED` queries, and the time of a query."""
     found, query = [], some_queries(data, ASKED)
     for model in models:
-        z = embed_set(model, data, contrast)
+        z = embed_set(model, data, contrast=contrast)
         found.append(precisions(z, data, query))
     began = time.process_time()
     embed_lines(models[0], data.maps.lines[:256], data.maps.scalars[:256, 2])
@@ -155,14 +152,21 @@ def baseline_rows(data: MapSet, common: Mapping[str, Any], queries: int = 96) ->
 def disturbed_rows(data: MapSet, model: StructureEncoder, common: Mapping[str, Any], queries: int) -> list[dict]:
     """Rows of the embedding on recorded images whose settings differ as on a microscope, or whose scale is wrong.
 
-    ``structures.ap.small.microscope``, also without contrast, and ``structures.ap.small.pixel_size_PERMILLE``: of
-    queries whose pixel size is told too large by so much, in a library told rightly.
+    ``structures.ap.small.microscope``, also without contrast and untrained, and
+    ``structures.ap.small.pixel_size_PERMILLE``: of queries whose pixel size is told too large by so much, in a library
+    told rightly.
     """
     rows = []
     small, _ = recorded_set(data, MICROSCOPE)
     query = some_queries(small, queries)
-    for name, contrast in (("microscope", True), ("microscope.no_contrast", False)):
-        found = precisions(embed_set(model, small, contrast), small, query)
+    plain = make_encoder(data, EmbeddingConfig())
+    cases = {
+        "microscope": (model, True),
+        "microscope_no_contrast": (model, False),
+        "microscope_untrained": (plain, True),
+    }
+    for name, (asked, contrast) in cases.items():
+        found = precisions(embed_set(asked, small, contrast=contrast), small, query)
         rows += summary(f"structures.ap.small.{name}", [found], small, common, query, SORTS[:3])
     z = embed_set(model, small)
     for permille in (2, 5, 10, 50):
@@ -243,7 +247,12 @@ def thesis_table(rows: Sequence[Mapping[str, Any]]):
             {
                 "learnt": branch.replace("+", " + ").replace("_", " "),
                 "head": head,
-                "mean AP, here": ours.get(f"structures.ap.ablation.{branch.replace('+', '_and_')}.{head}.all"),
+                **{
+                    f"mean AP, {title}": ours.get(
+                        f"structures.ap.ablation.{network}.{branch.replace('+', '_and_')}.{head}.all"
+                    )
+                    for network, title in (("resnet", "ResNet here"), ("lines", "reflections here"))
+                },
                 "mean AP, thesis (other data)": theirs,
             }
             for (branch, head), theirs in THESIS.items()
@@ -256,8 +265,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/structures"), help="folder of maps and trainings")
     parser.add_argument("--out", type=Path, required=True, help="results file; rows of the same name are replaced")
-    parser.add_argument("--cells", type=int, default=2_560, help="length of a training of a cell; 0: leave them out")
-    parser.add_argument("--ssim-queries", type=int, default=4)
+    parser.add_argument("--no-cells", action="store_true", help="leave out the cells of heads and branches")
+    parser.add_argument("--ssim-queries", type=int, default=24)
     parser.add_argument("--profile", default="full")
     arguments = parser.parse_args()
     work = arguments.work
@@ -277,10 +286,10 @@ def main() -> None:
     keep(ap_rows([make_encoder(data, EmbeddingConfig())], test, "structures.ap.untrained", one))
     keep(baseline_rows(test, one))
     keep(pixel_rows(test, models[0], one, 192, arguments.ssim_queries))
-    if arguments.cells:
-        keep(cell_rows(data, val, work / "cells", arguments.cells, on_val))
+    if not arguments.no_cells:
+        keep(cell_rows(data, val, work / "cells", on_val))
     keep(disturbed_rows(test, models[0], one, 192))
-    keep(ap_rows(models[:1], test, "structures.ap.embedding.no_contrast", one, contrast=False))
+    keep(ap_rows(models[:1], test, "structures.ap.embedding_no_contrast", one, contrast=False))
 
 
 if __name__ == "__main__":

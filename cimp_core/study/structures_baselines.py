@@ -22,8 +22,9 @@ __all__ = [
 NOISE = 4.0
 """Power over that of the noise which is taken off a map."""
 
-LINE_WIDTHS = 0.004, 0.12
-"""Standard deviations in log |g| and in log amplitude, by which reflections of one crystal differ from view to view."""
+LINE_WIDTHS = 0.003, 0.35
+"""Standard deviations in log |g| and in log amplitude, by which reflections of one crystal differ from view to view;
+chosen on the validation prototypes."""
 
 
 def _amplitudes(values: np.ndarray, power: float) -> np.ndarray:
@@ -62,7 +63,7 @@ def polar_fft(values: np.ndarray, query: np.ndarray, power: float = 0.5) -> np.n
 def line_spectrum(lines: np.ndarray, query: np.ndarray, waves: int = 512, seed: int = 0) -> np.ndarray:
     """Cosine of the densities of reflections in the plane of log |g| and log amplitude over the mean.
 
-    The density has a Gaussian of `LINE_WIDTHS` at each reflection of ``lattice_lines`` (n, m, 3), at one for several
+    The density has a Gaussian of `LINE_WIDTHS` at each reflection of ``lattice_lines`` (n, m, 6), at one for several
     of one |g| and amplitude, less the mean density of all images. It is compared by random Fourier features: `waves` of
     them, a sine and a cosine each.
     """

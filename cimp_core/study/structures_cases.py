@@ -19,7 +19,7 @@ from ..structures.library import Library
 from ..structures.projection import Pattern, pattern, project
 from ..structures.views import View, collected, recorded
 
-__all__ = ["EASY", "Query", "amorphous", "channelled", "no_crystal", "picture"]
+__all__ = ["EASY", "Query", "amorphous", "channelled", "no_crystal", "picture", "projected"]
 
 EASY = {
     "dose": (30.0, 100.0),
@@ -28,6 +28,7 @@ EASY = {
     "pixel_error": 0.0,
     "distortion": 0.0,
     "tilt": 0.0,
+    "thickness": None,
     "gamma": 1.0,
     "blur": 0.0,
     "jitter": 0.0,
@@ -80,13 +81,16 @@ def _film(fraction: np.ndarray, size: float, amount: float, rng: np.random.Gener
     return amount * fraction.std() * np.maximum(grainy / grainy.std() + slow / slow.std() + 2, 0)
 
 
-def tilted(library: Library, number: int, tilt: float, rng: np.random.Generator) -> Pattern:
-    """An entry's pattern with its columns `tilt` [rad] off the beam, in any direction."""
+def projected(
+    library: Library, number: int, tilt: float, rng: np.random.Generator, thickness: float | None = None
+) -> Pattern:
+    """An entry's pattern, its columns `tilt` [rad] off the beam in any direction, at another thickness [angstrom]."""
     entry, s = library[number], library.settings
     direction = rng.uniform(0, 2 * np.pi)
     angles = s.inner_collection_angle, s.outer_collection_angle
     away = tilt * np.cos(direction), tilt * np.sin(direction)
-    return pattern(project(entry.structure, entry.zone), s.optics, *angles, entry.thickness * 1e10, away)
+    deep = thickness or entry.thickness * 1e10
+    return pattern(project(entry.structure, entry.zone), s.optics, *angles, deep, away)
 
 
 def channelled(crystal: str, zone: str, library: Library, thickness: float) -> Pattern:
