@@ -68,7 +68,8 @@ bright field from a recording of an annular detector.""",
     ),
     "structures": Texts(
         """An embedding of HAADF-STEM images of crystals, by which images of one crystal, taken along any zone axis, are
-near one another. It reads the lattice reflections that an image shows: how far out, how strong, how sure.""",
+near one another. It reads the lattice reflections that an image shows: how far out, how strong,
+how sure, and what stands in its row.""",
         "on simulated images of prototypes that it was not trained on",
         "Looking for the crystals that are most like a micrograph's, before candidates are fitted one by one.",
         """- As an identification: near rows are candidates. Crystals of one prototype with alike spacings look alike.

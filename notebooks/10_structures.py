@@ -335,7 +335,8 @@ figures_matching.real_table(
 # here are turned in the plane, its were not; its crystals are of the ICSD, ours are prototypes decorated with other elements. The
 # numbers of the thesis are quoted, not compared.
 #
-# Two networks learnt here. *ResNet* is the thesis's, as wide as two processors allow, on the power spectrum instead of pixels. *Reflections* sees
+# Two networks learnt here. *ResNet* is the thesis's, a quarter as wide, on the power spectrum instead of pixels, and trained for minutes on two
+# processors, not for a day on a graphics card: its rows show how the cells compare, not what such a network can do. *Reflections* sees
 # the set of an image's lattice reflections: how far from the origin each lies, how strong it is, and what stands at twice, three
 # times and half its distance. Two zone axes of a crystal share one row of reflections, and little else. Each cell
 # was trained for itself and judged on the validation prototypes (the *head* is what the contrast is taken of: the embedding itself, or a
@@ -347,7 +348,9 @@ from cimp_core.study.structures_ap import thesis_table
 thesis_table(rows).round(3)
 
 # %% [markdown]
-# The shipped network, trained longer, on the test prototypes, which nothing was chosen on: some 650 crystals, 24 images each.
+# The shipped embedding of reflections, on the test prototypes, which nothing was chosen on: some 650 crystals, 24 images each. Most of it is
+# built in: *untrained*, before a weight was learnt, it does nearly as well. What limits it is physics: where columns guide the probe,
+# the same reflection is not as strong along one axis as along another.
 
 # %%
 figures_structures.precision_table(rows)

@@ -241,3 +241,18 @@ def test_probabilities_follow_the_weights(monkeypatch, known):
     each, none = matching.probabilities(query, one, 0.01)
     assert each == pytest.approx([0.25, 0.25]) and none == pytest.approx(0.5)
     assert matching.probabilities(query, [], 0.01)[1] == 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_basis_is_that_of_the_whole_lattice_also_where_strong_reflections_have_a_coarser_one(seed):
+    rng = np.random.default_rng(seed)
+    true = rotation(rng.uniform(0, 6)) @ np.array([[0.0618, 0.0], [0.031, 0.1317]]).T
+    strong = np.array([[h, k] for h in range(-6, 7, 2) for k in range(4) if h or k])
+    weak = np.array([[5, 1], [-3, 2], [1, 4]])
+    g = np.concatenate([strong, weak]) @ true.T
+    found = g @ np.linalg.inv(fit._basis(g))
+    np.testing.assert_allclose(found, np.rint(found), atol=1e-6)
+    assert abs(np.linalg.det(fit._basis(g))) == pytest.approx(abs(np.linalg.det(true)), rel=1e-6)
+    line = np.arange(1, 5)[:, None] * true[:, 0]
+    found = line @ np.linalg.inv(fit._basis(line))
+    np.testing.assert_allclose(found, np.rint(found), atol=1e-6)

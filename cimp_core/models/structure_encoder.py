@@ -145,7 +145,8 @@ class StructureEncoder(Branches):
         blur = (torch.stack(error, 2) * (-power / 2).exp()[..., None] * self.log_errors.exp()).square()
         waves = self.waves / self.log_widths.exp()  # [radians]
         damped = weight[..., None] * torch.exp(-0.5 * blur @ waves.square().T)
-        phase = plane @ waves.T
+        # Phases of log |g| are large: a product of matrices would round them otherwise in a batch of another size.
+        phase = place[..., None] * waves[:, 0] + plane[..., 1:] @ waves[:, 1:].T
         density = torch.cat([(phase.cos() * damped).sum(1), (phase.sin() * damped).sum(1)], 1)
         return F.normalize((F.normalize(density, dim=1) - self.common).float(), dim=1)
 

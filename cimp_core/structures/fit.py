@@ -14,7 +14,7 @@ import numpy as np
 
 from . import polar
 from .polar import Overlap
-from .projection import Pattern
+from .projection import Pattern, reduced
 from .query import Products, Query, power_at, prepare, terms, waves
 from .views import View, collected, rotation
 
@@ -23,6 +23,8 @@ __all__ = ["Fit", "alike", "lay", "model", "refine"]
 BEND = 0.02
 """Standard deviation of the elements of the distortion of a scan, before the image is asked."""
 STEPS = 5
+STEP = 0.15
+"""Of the places that are tried for a pattern's origin [angstrom], where its cell is not too large for that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,36 +142,49 @@ def _pulled(query: Query, g: np.ndarray, size: np.ndarray, matrix: np.ndarray, w
 def _placed(g: np.ndarray, c: np.ndarray, seen: np.ndarray) -> list[tuple[np.ndarray, bool]]:
     """Where in its cell the pattern lies best, as it is and after half a turn."""
     # The shifts that matter fill the cell that the strongest frequencies span; a grid in both of its directions.
-    basis = _basis(g)
-    whole = np.rint(g @ np.linalg.inv(basis)).astype(int)
-    n = 48
+    cell = np.linalg.inv(_basis(g))
+    whole = np.rint(g @ cell).astype(int)
+    # Its steps must be short against the waves, or what follows settles beside the place.
+    n = np.clip(np.ceil(np.hypot(*cell) / STEP).astype(int), 48, 256)
     found = []
     for turned in (False, True):
         product = seen * (c if turned else c.conj())
-        grid = np.zeros((n, n), complex)
-        np.add.at(grid, (whole[:, 0] % n, whole[:, 1] % n), product)
+        grid = np.zeros(n, complex)
+        np.add.at(grid, tuple((whole % n).T), product)
         # sum over g of F c* exp(2 pi i g . t) is largest where the pattern's origin is t
         overlap = np.fft.ifft2(grid).real
         i, j = np.unravel_index(int(overlap.argmax()), overlap.shape)
-        found.append((np.linalg.inv(basis) @ (np.array([i, j]) / n), turned))
+        found.append((cell @ (np.array([i, j]) / n), turned))
     return found
 
 
 def _basis(g: np.ndarray) -> np.ndarray:
-    """(2, 2) rows: the shortest basis of the lattice that frequencies lie on."""
-    size = np.hypot(*g.T)
-    few = g[:20]
-    every = np.concatenate([g, (few[:, None] - few[None]).reshape(-1, 2), (few[:, None] + few[None]).reshape(-1, 2)])
-    length = np.hypot(*every.T)
-    every = every[length > 0.02 * size.min()]
-    first = every[np.hypot(*every.T).argmin()]
-    across = np.abs(every @ np.array([-first[1], first[0]])) / np.hypot(*first)
-    off = every[across > 0.1 * np.hypot(*first)]
+    """(2, 2) rows: the shortest basis of the lattice that frequencies generate, strong and weak alike."""
+    first = g[np.hypot(*g.T).argmin()]
+    off = g[np.abs(_across(g, first)) > 0.1 * np.hypot(*first)]
     if not len(off):
         return np.stack([first, [-first[1], first[0]]])
-    lift = across[across > 0.1 * np.hypot(*first)]
-    near = off[lift < lift.min() * 1.01]
-    return np.stack([first, near[np.hypot(*near.T).argmin()]])
+    basis = reduced(np.stack([first, off[np.hypot(*off.T).argmin()]]))
+    while (left := np.abs(_remainder(g, basis)).max(1) > 0.1).any():
+        rest = g[left.argmax()]
+        # Euclid's algorithm in the plane: of three vectors, the longest is what the two others leave of it.
+        while np.abs(part := _remainder(rest, basis)).max() > 0.1:
+            short, middle, long = sorted((*basis, part @ basis), key=lambda v: np.hypot(*v))
+            if abs(_across(middle, short)) < 0.05 * np.hypot(*short):
+                middle, long = long, middle
+            basis, rest = reduced(np.stack([short, middle])), long
+    return basis
+
+
+def _across(g: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Distance of frequencies (..., 2) from the line along a direction."""
+    return g @ np.array([-direction[1], direction[0]]) / np.hypot(*direction)
+
+
+def _remainder(g: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Coordinates (..., 2) of frequencies less whole numbers."""
+    at = g @ np.linalg.inv(basis)
+    return at - np.rint(at)
 
 
 def model(query: Query, pattern: Pattern, fit: Fit) -> np.ndarray:

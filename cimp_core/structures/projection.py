@@ -28,7 +28,7 @@ from ..simulate.lattice_image import DELOCALISATION
 from ..simulate.optics import Optics, transfer, wavelength
 from .crystals import Structure
 
-__all__ = ["HOLD", "IMAGE_MODEL", "Pattern", "Projection", "pattern", "project"]
+__all__ = ["HOLD", "IMAGE_MODEL", "Pattern", "Projection", "pattern", "project", "reduced"]
 
 IMAGE_MODEL = 3
 """Of the numbers that this module makes: libraries of another one are made again. A test holds reference values."""
@@ -112,7 +112,7 @@ def project(structure: Structure, zone: tuple[int, int, int]) -> Projection:
     unit = beam / np.linalg.norm(beam)
     # Two lattice vectors that make a basis with the one along the beam; their projections span the pattern's periods.
     flat = _complement(along) @ structure.lattice
-    flat = _reduced(flat - (flat @ unit)[:, None] * unit)
+    flat = reduced(flat - (flat @ unit)[:, None] * unit)
     x = flat[0] / np.linalg.norm(flat[0])
     frame = np.stack([x, np.cross(unit, x)])
     lattice = flat @ frame.T
@@ -139,7 +139,7 @@ def _complement(along: np.ndarray) -> np.ndarray:
     return np.delete(basis, int(np.flatnonzero(v)[0]), axis=0)
 
 
-def _reduced(vectors: np.ndarray) -> np.ndarray:
+def reduced(vectors: np.ndarray) -> np.ndarray:
     """The shortest basis (2, n) of the same lattice, the shorter vector first, at 60 to 90 degrees (Gauss)."""
     a, b = vectors
     while True:
