@@ -261,7 +261,7 @@ def main() -> None:
         weights = fit_weights(lines)
         n = matching.CANDIDATE
         text = {"candidate": weights[:n].round(4).tolist(), "none": weights[n:].round(4).tolist()}
-        text |= {"queries": len(lines), "command": f"{COMMAND} --only calibrate --fit"}
+        text |= {"queries": len(lines), "seeds": list(SEEDS), "command": f"{COMMAND} --only calibrate --fit"}
         matching.CONSTANTS.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
         matching._constants.cache_clear()
     constants = matching._constants()
