@@ -70,6 +70,9 @@ def performance_page(benches: Mapping[str, Mapping], folder: Path) -> str:
         text += [bench["claim"], "", table(bench["rows"], bench.get("columns")), ""]
         if name == "cost_growth":
             text += [f"![{draw_growth(bench['rows'], folder / PICTURE)}]({PICTURE})", ""]
+        if name.startswith("scaling"):
+            picture = f"performance_{name}.png"
+            text += [f"![{draw_scaling(bench['rows'], folder / picture)}]({picture})", ""]
         text += [goals(bench["goals"]), "", f"{where(bench)} To measure anew: `{command}`", ""]
     return "\n".join(text)
 
@@ -130,3 +133,23 @@ def draw_growth(rows: Sequence[Mapping], path: Path) -> str:
     figure.savefig(path, bbox_inches="tight")
     plt.close(figure)
     return "Time of each step against what grows, on logarithmic axes, with exponents p: " + "; ".join(told) + "."
+
+
+def draw_scaling(rows: Sequence[Mapping], path: Path) -> str:
+    """Samples a second against processes, beside what one process does times their number; gives the picture's text."""
+    use_style()
+    figure, axis = plt.subplots(figsize=(5.2, 3.6))
+    told, cases = [], {"each": "batch of a process stays", "whole": "batch of the whole stays"}
+    for (case, label), marker in zip(cases.items(), "os"):
+        own = sorted((row for row in rows if row["case"] == case), key=lambda row: row["processes"])
+        if own:
+            counts, rates = zip(*((row["processes"], row["samples_per_s"]) for row in own))
+            (line,) = axis.plot(counts, rates, marker=marker, label=label)
+            axis.plot(counts, [rates[0] * n / counts[0] for n in counts], ":", color=line.get_color())
+            told += [f"{label}: {row['samples_per_s']:.0f} with {row['processes']}" for row in own]
+    axis.set(xlabel="processes", ylabel="samples a second")
+    axis.set_xticks(sorted({row["processes"] for row in rows}))
+    axis.legend(title="dotted: in proportion", fontsize=8)
+    figure.savefig(path, bbox_inches="tight")
+    plt.close(figure)
+    return "Samples a second against the number of processes. " + "; ".join(told) + "."

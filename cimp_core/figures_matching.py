@@ -139,7 +139,7 @@ def accuracy_curves(rows: Sequence[Mapping]) -> mpl.figure.Figure:
                 each.errorbar(
                     x, y, np.maximum([y - low, high - y], 0), fmt="o-", lw=1, ms=4, color=OKABE_ITO[k], label=name
                 )
-        plain = {"dose_": "30 to 100", "tilt_": "0", "thickness_": "20"}  # what "moderate" stands for
+        plain = {"dose_": "30–100", "tilt_": "0", "thickness_": "20"}  # what "moderate" stands for
         each.set_xticks(range(len(cases)), [plain[prefix] if c == "moderate" else c for c in cases])
         each.set_xlabel(label)
     axes[0].set_ylabel("first answer right")

@@ -122,6 +122,8 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path):
     rows = [{"step": "embed", "what": "images", "p": 1.04, "size_0": 8, "size_1": 16, "seconds_0": 1, "seconds_1": 2}]
     growth = result(rows=rows, columns={"step": "{step}"}, goals=[report.goal("linear", 1.04, at_most=1.1)])
     (tmp_path / "cost_growth.json").write_text(json.dumps(growth))
+    rows = [{"case": "each", "processes": n, "samples_per_s": 100.0 * n**0.5} for n in (1, 2)]
+    (tmp_path / "scaling.json").write_text(json.dumps(result(rows=rows, columns={"n": "{processes}"})))
     page = performance_page.performance_page(performance_page.read_benches(tmp_path), tmp_path)
     part = {text.splitlines()[0]: text for text in page.split("## ")}
     built = part["From a folder of files to a data set"]
@@ -135,6 +137,8 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path):
     grown = part["Cost as it grows"]
     assert "embed against images p = 1.04" in grown and "| linear | at most 1.1 | 1.04 | met |  |" in grown
     assert (tmp_path / performance_page.PICTURE).read_bytes()[:4] == b"\x89PNG"
+    assert "stays: 100 with 1; batch of a process stays: 141 with 2." in part["Pre-training on several processes"]
+    assert (tmp_path / "performance_scaling.png").read_bytes()[:4] == b"\x89PNG"
     assert part["Search"].strip().endswith("Not measured: `make bench`")
     assert "Not measured: `make bench-gpu`" in part["Pre-training, on a graphics card"]
 
