@@ -9,6 +9,7 @@ peer that is not installed is no failure: its row says so.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from report import ROOT, table
 
 OUT, LOGS = ROOT / "book" / "performance", ROOT / "runs" / "bench"
@@ -65,11 +67,16 @@ def run(name: str, device: str, factor: float) -> str:
 
 
 def end(process: subprocess.Popen) -> None:
-    """End what is left of a bench: the processes of its session."""
+    """End what is left of a bench: the processes of its session, and those that torchrun gave one of their own."""
     try:
+        own = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        own = []
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    for child in own:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
     process.wait()
 
 

@@ -120,7 +120,8 @@ def main() -> None:
     if options.worker:
         return worker(options.worker, options.device)
     there = torch.cuda.device_count() if options.device == "cuda" else os.cpu_count() or 1
-    counts = options.processes if options.device == "cpu" else [n for n in options.processes if n <= there]
+    shared = options.device == "cpu" and not options.quick  # more processes than processors say little, and take long
+    counts = options.processes if shared else [n for n in options.processes if n <= there]
     rows = []
     for _ in range(1 if options.quick else 2):
         rows += [row for count in counts for row in measure(count, options.device)]
