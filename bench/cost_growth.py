@@ -24,7 +24,7 @@ from report import goal, header, parser, table, write
 SLACK = 1.1
 """Exponent up to which growth is called linear: caches that overflow cost some."""
 KNOWN = 0.5
-"""Half the interval of an exponent that can be judged."""
+"""Half the interval of an exponent, above which it is named as vague."""
 LIMIT = 240  # [s]; the longest time for one size
 COLUMNS = {
     "step": "{step}",
@@ -88,22 +88,18 @@ def listed(values: np.ndarray, form: str) -> str:
 
 
 def goals_of(rows: list[dict]) -> list[dict]:
-    """For time and memory and each thing that grows: the worst step is no worse than linear.
-
-    Exponents that are not `KNOWN` well are not judged, but named.
-    """
+    """For time and memory and each thing that grows: the worst step is no worse than linear; vague ones are named."""
     made = []
     for key, name in (("p", "time"), ("memory_p", "peak memory")):
         for what in ("images", "pixels", "batch"):
             fitted = [row for row in rows if row["what"] == what and row[key] is not None]
-            known = [row for row in fitted if row[f"{key}_high"] - row[f"{key}_low"] <= 2 * KNOWN]
-            worst = max(known, key=lambda row: row[key], default=None)
+            worst = max(fitted, key=lambda row: row[key], default=None)
             why = []
             if worst is not None:
                 ends = f"{worst[f'{key}_low']:.2f} to {worst[f'{key}_high']:.2f}"
                 why.append(f"the largest is that of {worst['step']}, {ends}")
-            if vague := [row["step"] for row in fitted if row not in known]:
-                why.append(f"not known to {KNOWN}, so not judged: {', '.join(vague)}")
+            if vague := [row["step"] for row in fitted if row[f"{key}_high"] - row[f"{key}_low"] > 2 * KNOWN]:
+                why.append(f"not known to {KNOWN}: {', '.join(vague)}")
             text = f"{name} grows at most linearly with {what}: the largest exponent of a step"
             made.append(goal(text, None if worst is None else worst[key], at_most=SLACK, why="; ".join(why)))
     return made
