@@ -69,11 +69,11 @@ bright field from a recording of an annular detector.""",
     "structures": Texts(
         """An embedding of HAADF-STEM images of crystals, by which images of one crystal, taken along any zone axis, are
 near one another. It reads the lattice reflections that an image shows: how far out, how strong,
-how sure, and what stands in its row.""",
+how sure, how exactly placed, and what stands in its row.""",
         "on simulated images of prototypes that it was not trained on",
         "Looking for the crystals that are most like a micrograph's, before candidates are fitted one by one.",
         """- As an identification: near rows are candidates. Crystals of one prototype with alike spacings look alike.
-- Without a pixel size, or with one that is wrong by more than a per mille: two already cost nearly half the precision.
+- Without a pixel size, or with one that is wrong by more than `length_error` says: lengths count to a per mille.
 - On anything but HAADF-STEM images of a single crystal along a zone axis; on pixels coarser than 0.3 angstrom.
 - With contrast where the black level of the detector is not known: leave it out there, as is the default.""",
     ),

@@ -82,7 +82,7 @@ WEIGHTS: dict[str, Shipped] = {
         "cimp-style-s.safetensors", "0c18191df9576d6529ccc4074f5794c304ef90897f25a5cca73c9dcbd8fe8d24"
     ),
     "cimp-structures-s": Shipped(
-        "cimp-structures-s.safetensors", "1d90d8c113de57a253caf7962b2baf8343a8cef6fec8e8017d2721289b852cca"
+        "cimp-structures-s.safetensors", "d0f73ca23d46db6f8cc1ccbc4ae17fe83bdd68d10703e094fdba5a26f0658bf2"
     ),
 }
 """Weights that come with the package, by name; those with a seed in their name are for intervals over seeds."""

@@ -71,13 +71,14 @@ seed = 0
 #
 # 1. The **power spectrum** does not know the place. On a polar grid, with a logarithmic axis of absolute $|g|$, a turn of the
 #    specimen is a shift along one axis, and a wrong pixel size is a small shift along the other.
-# 2. What does not change under either is a short **description**, of which a hundred thousand are compared in a moment.
+# 2. What does not change under either is a short **description**, of which a hundred thousand are compared in a moment. Where the
+#    pixel size is known to a per cent, candidates come from a **learnt embedding** as well, which compares single reflections.
 # 3. The best candidates are turned into place by circular correlation, and **fitted to the pixels**: angle, scale, shift and
 #    distortion of the scan are free; columns and their brightness are not.
 # 4. What the best fit explains, how far it is ahead, and how odd a pixel size it needs become **probabilities**, one of which
 #    is that of "none of these". They were calibrated on simulated images, some of them of crystals left out of the library.
 #
-# Nothing of this is learnt but the weights of the last step. A network that learns what crystals have in common comes below.
+# The weights of the last step and the embedding are learnt; more of the second below.
 #
 # ## A library
 #
@@ -338,7 +339,9 @@ figures_matching.real_table(
 # Two networks learnt here. *ResNet* is the thesis's, a quarter as wide, on the power spectrum instead of pixels, and trained for minutes on two
 # processors, not for a day on a graphics card: its rows show how the cells compare, not what such a network can do. *Reflections* sees
 # the set of an image's lattice reflections: how far from the origin each lies, how strong it is, and what stands at twice, three
-# times and half its distance. Two zone axes of a crystal share one row of reflections, and little else. Each cell
+# times and half its distance. Two zone axes of a crystal share one row of reflections, and little else, so its length has to tell:
+# all reflections of an image lie on one lattice, whose two periods are fitted to all of its pixels at once, to about two parts in ten
+# thousand where a peak of the spectrum is known to two in a thousand. Each cell
 # was trained for itself and judged on the validation prototypes (the *head* is what the contrast is taken of: the embedding itself, or a
 # small network on top, which is then left off):
 
@@ -349,8 +352,8 @@ thesis_table(rows).round(3)
 
 # %% [markdown]
 # The shipped embedding of reflections, on the test prototypes, which nothing was chosen on: some 650 crystals, 24 images each. Most of it is
-# built in: *untrained*, before a weight was learnt, it does nearly as well. What limits it is physics: where columns guide the probe,
-# the same reflection is not as strong along one axis as along another.
+# built in: *untrained*, before a weight was learnt, it does nearly as well. What limits it is noise, as long as lengths tell crystals
+# apart, and then physics: where columns guide the probe, the same reflection is not as strong along one axis as along another.
 
 # %%
 figures_structures.precision_table(rows)
@@ -372,14 +375,12 @@ plt.show()
 # unlike the atoms are.
 
 # %%
-from cimp_core.structures import embedding
+from cimp_core.structures import embedded, embedding
 
 several = library.owner < {"smoke": 27, "book": 60, "full": 264}[profile]
 some = library.subset(several)
 model = embedding.load()
-z = embedding.embed_patterns(
-    model, [e.pattern for e in some], field=25.6, electrons=200
-)
+z = embedded.embed_patterns(model, [e.pattern for e in some])
 formulas, prototypes = some.table.formula, some.table.prototype
 zones = [figures_matching.zone_name(zone) for zone in some.table.zone]
 figures_structures.structure_map(
@@ -403,6 +404,8 @@ figures_structures.structure_map(
 #   within several percent at best.
 # - **Tilt is not in the library.** From about a degree on, columns smear along one direction, and the answer changes, or is "none
 #   of these" (third panel above).
+# - **The embedding trusts lengths.** Say how well the pixel size is known (`pixel_size_error`): above 1 % it is not asked, and below,
+#   a pixel size that is further off than stated misleads it.
 # - **The library does not channel.** It is fitted to images that do, of half of the twin's crystals; thick specimens of heavy atoms are
 #   where it is worst (`bench/structures_model.py`, `bench/structures_abtem.py`).
 # - The view from below is the mirror image of that from above. Where symmetry does not make them equal, the library has both.

@@ -118,8 +118,8 @@ def test_the_thesis_table_has_its_cells_and_ours_beside_them():
 def test_cells_are_trained_once_and_named_by_network_branch_and_head(tmp_path):
     rng = np.random.default_rng(4)
     structure, view = np.repeat(np.arange(72), 4), np.repeat(np.arange(144), 2)
-    lines = np.full((288, 64, 6), np.nan, np.float32)
-    lines[:, :5] = np.repeat(rng.normal(0, 0.3, (72, 5, 6)), 4, 0)
+    lines = np.full((288, 64, 7), np.nan, np.float32)
+    lines[:, :5] = np.repeat(rng.normal(0, 0.3, (72, 5, 7)) - [0, 0, 0, 0, 0, 0, 9], 4, 0)
     values = np.repeat(rng.exponential(1.0, (72, 64, 64)), 4, 0).astype(np.float16)
     scalars = np.tile(np.float32([8, -1, 25]), (288, 1))
     data = MapSet(Maps(values, lines, scalars, structure, view), (), structure // 8, structure // 8)

@@ -12,7 +12,8 @@ from pymatgen.core import Structure as PymatgenStructure
 from cimp_core import weights
 from cimp_core.errors import OutOfRangeError, SchemaError
 from cimp_core.models.map_encoder import MapEncoder, MapEncoderConfig
-from cimp_core.structures import embedding, map_files, spectrum_map
+from cimp_core.models.structure_encoder import WIDTHS
+from cimp_core.structures import embedding, lattice_peaks, map_files, polar, spectrum_map
 from cimp_core.structures.crystals import from_pymatgen
 from cimp_core.structures.decorated import decorations
 from cimp_core.structures.embedding import (
@@ -20,20 +21,18 @@ from cimp_core.structures.embedding import (
     EmbeddingConfig,
     embed,
     embed_lines,
-    embed_patterns,
     embed_set,
     train,
 )
-from cimp_core.structures.lattice_lines import RATIO_FLOOR, ROW
-from cimp_core.structures.map_files import make_maps, zones_of
-from cimp_core.structures.micrographs import MICROSCOPE, THESIS, draw_micrograph, draw_power
+from cimp_core.structures.map_files import make_maps
+from cimp_core.structures.micrographs import MICROSCOPE, THESIS, draw_micrograph
 from cimp_core.structures.projection import Pattern, project
 from cimp_core.structures.retrieval_sets import MapSet
-from cimp_core.structures.spectrum_map import RINGS, SECTORS, map_of_power
+from cimp_core.structures.spectrum_map import RINGS, SECTORS
 from cimp_core.structures.views import View, collected
 
 TINY = EmbeddingConfig(
-    samples=256, batch_size=32, warmup=32, ema_half_life=0, waves=8, log_every=64,
+    samples=256, batch_size=32, warmup=32, ema_half_life=0, waves=64, length_error=1e-3, log_every=64,
     validate_every=128, checkpoint_every=128,
 )  # fmt: skip
 
@@ -51,35 +50,13 @@ def crystals():
 
 @pytest.fixture(scope="module")
 def maps(crystals, tmp_path_factory):
-    return make_maps(crystals, tmp_path_factory.mktemp("maps"), THESIS, zones=4, repeats=1, recorded=False)
+    return make_maps(crystals, tmp_path_factory.mktemp("maps"), THESIS, zones=4, repeats=1)
 
 
 @pytest.fixture(scope="module")
 def data(crystals, maps):
     prototype = maps.structure // 6
     return MapSet(maps, tuple(crystals), prototype, prototype)
-
-
-def test_the_spectrum_drawn_without_an_image_is_that_of_the_image(crystals):
-    bright = dataclasses.replace(MICROSCOPE, electrons=(1e7, 1e7))
-    for structure in crystals[:3]:
-        projection = project(structure, zones_of(structure, 1)[0])
-        image, size = draw_micrograph(projection, bright, np.random.default_rng(2))
-        power, mean, told = draw_power(projection, bright, np.random.default_rng(2))
-        true = spectrum_map.power_spectrum(image)
-        assert told == size and mean == pytest.approx(image.mean(), rel=0.03)
-        strong = true > 1e-3 * true.max()
-        assert np.abs(np.log(power[strong] / true[strong])).max() < 0.15
-
-
-def test_the_noise_drawn_without_an_image_is_that_of_the_image(crystals):
-    dim = dataclasses.replace(MICROSCOPE, electrons=(50, 50))
-    projection = project(crystals[0], (1, 0, 0))
-    image, _ = draw_micrograph(projection, dim, np.random.default_rng(2))
-    power, _, _ = draw_power(projection, dim, np.random.default_rng(2))
-    corner = np.s_[56:72, 50:]  # beyond what the probe transfers
-    assert power[corner].mean() == pytest.approx(spectrum_map.power_spectrum(image)[corner].mean(), rel=0.15)
-    assert power[corner].std() == pytest.approx(power[corner].mean(), rel=0.15)
 
 
 def test_a_wave_lies_on_the_map_where_it_should_and_as_strong():
@@ -108,8 +85,8 @@ def test_a_wave_lies_on_the_map_where_it_should_and_as_strong():
 
 def test_bilinear_is_exact_at_the_places_of_the_spectrum_and_mirrors():
     image = np.random.default_rng(1).normal(size=(16, 20))
-    power = spectrum_map.power_spectrum(image)
-    full = np.abs(np.fft.fft2(spectrum_map.prepared(image))) ** 2 / image.size
+    power = lattice_peaks.power_spectrum(image)
+    full = np.abs(np.fft.fft2(polar.prepared(image))) ** 2 / image.size
     y, x = np.meshgrid([-7.0, -1, 0, 3], [-9.0, -2, 0, 4], indexing="ij")
     np.testing.assert_allclose(
         spectrum_map._bilinear(power, y, x), full[y.astype(int) % 16, x.astype(int) % 20], rtol=1e-4, atol=1e-9
@@ -128,7 +105,7 @@ def test_regions_cover_an_image_and_are_no_wider_than_the_field():
 
 def test_maps_are_kept_resumed_and_not_mistaken(crystals, maps, tmp_path, monkeypatch):
     monkeypatch.setattr(map_files, "CHUNK", 5)
-    arguments = {"zones": 4, "repeats": 1, "recorded": False}
+    arguments = {"zones": 4, "repeats": 1}
     make_maps(crystals, tmp_path, THESIS, **arguments)
     (tmp_path / "maps-0001.npz").unlink()
     again = make_maps(crystals, tmp_path, THESIS, **arguments)
@@ -144,14 +121,15 @@ def test_batches_are_of_whole_crystals_and_the_same_for_a_step(data):
     first, again, other = batches(3), batches(3), batches(4)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-    lines, field, structure, prototype, _ = first
+    lines, error, structure, prototype, _ = first
     assert (
-        lines.shape == (32, 64, 6)
-        and field.shape == (32,)
+        lines.shape == (32, 64, 7)
+        and error.shape == (32,)
         and not torch.equal(torch.nan_to_num(lines), torch.nan_to_num(other[0]))
     )
     assert np.all(np.unique(structure, return_counts=True)[1] == 4)
     assert torch.equal(prototype, structure // 6)
+    assert 0 < error.min() < TINY.length_error / 100 and TINY.length_error / 3 < error.max() < TINY.length_error
     there, hidden = torch.isfinite(lines[..., 0]), torch.isnan(lines[..., 1])
     without = (there & hidden).any(1)
     assert 0 < without.sum() < 32 and torch.equal(without, (there & hidden).sum(1) == there.sum(1))
@@ -200,7 +178,7 @@ def test_the_network_of_maps_learns_resumes_and_tells_spacings_by_their_place(da
 @pytest.mark.parametrize("branch", ["cts", "cts+prototype", "space_group"])
 def test_training_learns_resumes_and_comes_back_from_a_file(data, tmp_path, branch):
     config = dataclasses.replace(TINY, branch=branch, head="nonlinear")
-    inputs = data.maps.lines, data.maps.scalars[:, 2]
+    inputs = (data.maps.lines,)
     whole = train(data, data, config, tmp_path / "whole")
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"] and 0 < log[-1]["val_all"] <= 1
@@ -218,20 +196,34 @@ def test_embeddings_do_not_depend_on_gain_and_batch_and_black_level_only_where_a
     model = embedding.make_encoder(data, TINY).eval()
     image, size = draw_micrograph(project(crystals[0], (1, 0, 0)), THESIS, np.random.default_rng(0))
     z = embed(model, [image, image * 7 + 40, np.tile(image, (2, 2))], size)
-    assert z.shape == (3, 16)
+    assert z.shape == (3, 128)
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(z[0], z[1], atol=1e-4)
     dark = embed(model, [image, image + 40], size, contrast=True)
     assert np.abs(dark[0] - dark[1]).max() > 1e-4
-    lines, field = data.maps.lines, data.maps.scalars[:, 2]
-    whole = embed_lines(model, lines, field)
-    np.testing.assert_allclose(embed_lines(model, lines, field, batch=7), whole, atol=1e-5)
+    lines = data.maps.lines
+    whole = embed_lines(model, lines)
+    np.testing.assert_allclose(embed_lines(model, lines, batch=7), whole, atol=1e-5)
     order = np.random.default_rng(0).permutation(lines.shape[1])
-    np.testing.assert_allclose(embed_lines(model, lines[:, order], field), whole, atol=1e-5)
-    patterns = [Pattern(1.0, np.array([[0.3, 0.1]], np.float32), np.array([0.2], np.complex64))]
-    assert embed_patterns(model, patterns).shape == (1, 16)
+    np.testing.assert_allclose(embed_lines(model, lines[:, order]), whole, atol=1e-5)
     with pytest.raises(OutOfRangeError, match="constant"):
         embed(model, [np.ones((64, 64))], 0.2)
+
+
+def test_lengths_are_compared_as_finely_as_they_are_known(data):
+    torch.manual_seed(0)
+    model = embedding.make_encoder(data, dataclasses.replace(TINY, waves=512)).eval()
+    lines, wrong = data.maps.lines, data.maps.lines.copy()
+    wrong[..., 0] += 0.005
+    true = embed_lines(model, lines)
+    told = embed_lines(model, wrong, 0.005)
+    np.testing.assert_array_equal(embed_lines(model, wrong, np.full(len(lines), 0.005)), told)
+    own = {name: (true * embed_lines(model, wrong, error)).sum(1) for name, error in (("not", 0.0), ("told", 0.005))}
+    # Of two Gaussians s and t wide, as far apart as t is wide: s of a kernel WIDTHS[0] wide, t with the error.
+    s, t = WIDTHS[0] / 2**0.5, (WIDTHS[0] ** 2 / 2 + 0.005**2) ** 0.5
+    overlap = (2 * s * t / (s**2 + t**2)) ** 0.5 * np.exp(-(0.005**2) / 2 / (s**2 + t**2))
+    assert np.median(own["not"]) < 0.1 and np.median(own["told"]) == pytest.approx(overlap, abs=0.05)
+    assert ((true @ told.T).argmax(0) == np.arange(len(true))).mean() > 0.7
 
 
 def test_unknown_branches_are_refused(data):
@@ -242,46 +234,9 @@ def test_unknown_branches_are_refused(data):
 
 
 def test_a_map_without_lattice_is_finite():
-    power = np.random.default_rng(0).exponential(size=(128, 65))
-    made = map_of_power(power, 128, 128, 5.0, 0.2)
+    made = spectrum_map.spectrum_map(np.random.default_rng(0).normal(5.0, size=(128, 128)), 0.2)
     assert np.isfinite(made.values).all() and np.isfinite(made.energy) and np.isfinite(made.contrast)
     assert np.isfinite(made.lines[:, 0]).sum() <= 2
     torch.manual_seed(0)
     model = embedding.StructureEncoder(embedding.StructureEncoderConfig(waves=8))
-    assert np.isfinite(embed_lines(model, np.full((2, 64, 6), np.nan, np.float32), np.ones(2))).all()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_lines_are_where_waves_are_and_as_strong(seed):
-    rng = np.random.default_rng(seed)
-    g, amplitudes = np.array([0.21, 0.4, 0.47, 0.8]), np.array([0.2, 0.05, 0.1, 0.02])
-    directions = rng.uniform(0, 2 * np.pi) + np.arange(4) * 0.8
-    waves = Pattern(1.0, np.stack([g * np.cos(directions), g * np.sin(directions)], 1), amplitudes.astype(complex))
-    image = collected(waves, View(0.2, 128, 160, shift=tuple(rng.uniform(-9, 9, 2)))).astype(float)
-    image = rng.poisson(3e4 * image)
-    lines = spectrum_map.spectrum_map(image, 0.2).lines
-    lines = lines[np.isfinite(lines[:, 0])]
-    assert np.all(np.diff(lines[:, 2]) < 0) and np.all(lines[4:, 2] < 4)  # but for a maximum of the noise
-    lines = lines[:4]
-    order = np.argsort(-amplitudes)
-    np.testing.assert_allclose(np.exp(lines[:, 0]), g[order], rtol=6e-3)
-    np.testing.assert_allclose(np.exp(lines[:, 1]), amplitudes[order], rtol=0.08)
-    without = spectrum_map.spectrum_map(image - 2 * image.mean(), 0.2).lines
-    assert np.isnan(without[:, 1]).all() and np.isfinite(without[:4, 0]).all()
-
-
-def test_a_line_tells_what_stands_in_its_row():
-    direction, across = np.array([np.cos(0.7), np.sin(0.7)]), np.array([-np.sin(0.7), np.cos(0.7)])
-    truth = {0.25: 0.08, 0.5: 0.2, 1.0: 0.05, 1.5: 0.02}  # amplitudes along a row, by |g|
-    g = np.array([*(size * direction for size in truth), 0.61 * across])
-    amplitudes = np.array([*truth.values(), 0.1])
-    view = View(0.2, 160, 128, shift=(3.1, -2.2))
-    image = collected(Pattern(1.0, g, amplitudes.astype(complex)), view).astype(float)
-    image = np.random.default_rng(0).poisson(1e5 * image)
-    lines = spectrum_map.spectrum_map(image, view.pixel_size).lines
-    for size, own in [(0.5, 0.2), (0.25, 0.08), (0.61, 0.1)]:
-        line = lines[np.nanargmin(np.abs(lines[:, 0] - np.log(size)))]
-        there = [truth.get(round(k * size, 3), 0.0) for k in ROW] if size != 0.61 else [0.0] * 3
-        # A row's place is known to half a place of the spectrum, so its amplitude to some per cent, and never more.
-        told = np.exp(line[3:]) - RATIO_FLOOR
-        np.testing.assert_allclose(told, np.array(there) / own, rtol=0.25, atol=0.01)
+    assert np.isfinite(embed_lines(model, np.full((2, 64, 7), np.nan, np.float32), np.ones(2))).all()

@@ -235,7 +235,7 @@ def test_an_image_need_not_be_square_and_a_region_is_enough(known):
 
 def test_probabilities_follow_the_weights(monkeypatch, known):
     query = prepare(image_of(known, 0), PIXEL)
-    weights = {"candidate": np.zeros(matching.CANDIDATE), "none": np.array([math.log(2), 0.0, 0.0])}
+    weights = {"candidate": np.zeros(matching.CANDIDATE), "none": np.array([math.log(2), 0.0, 0.0, 0.0])}
     monkeypatch.setattr(matching, "_constants", lambda: weights)
     one = matching.candidates(image_of(known, 0), PIXEL, known, 0.01)[0][:2]
     each, none = matching.probabilities(query, one, 0.01)

@@ -58,7 +58,9 @@ def test_queries_are_those_of_their_number_and_seeds_take_turns(known):
 def test_a_query_is_judged_right_by_structure_and_axis_and_never_when_left_out(known):
     for number, truth, query in study.queries(study.Case("moderate", 2, thirds=(0, 1, 2)), known):
         nearest = np.arange(len(known)) == truth
-        found = study.outcome(study.Case("moderate", 2), known, truth, query, lambda _, scores=nearest: scores)
+        found = study.outcome(
+            study.Case("moderate", 2), known, truth, query, lambda _query, _error, scores=nearest: scores
+        )
         assert found["embedding_right"]
         best = int(np.argmax(found["explained"]))
         assert found["right"][best] and found["present"], number

@@ -3,10 +3,11 @@
 It reads the reflections of an image as a set (`cimp_core.structures.lattice_lines`): different views of a crystal have
 some in common, at the same |g|, about as strong against the mean, and with the same row behind them. Each reflection is
 laid out in waves over log |g|, log amplitude and the ratios within its row (random Fourier features: Rahimi and Recht,
-NeurIPS 2007), so fine that a few per mille in |g| tell two apart; their weighted sum is the image's density of
+NeurIPS 2007), so fine that one per mille in |g| tells two apart; their weighted sum is the image's density of
 reflections. The cosine of two embeddings is the overlap of these densities, in which a weak reflection, whose place is
-uncertain, is blurred. Learnt are the widths of the overlap, the blur, and a network that weighs each reflection. A
-network on top of the density, as wide as the rest allowed, learnt the training prototypes by heart and was left out.
+uncertain, is blurred, and so is an image whose lengths are. Learnt are the widths of the overlap, the blur, and a
+network that weighs each reflection. A network on top of the density, as wide as the rest allowed, learnt the training
+prototypes by heart and was left out.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ __all__ = ["HEADS", "Branches", "StructureEncoder", "StructureEncoderConfig", "S
 HEADS = ("identity", "nonlinear")
 """What the contrastive loss compares: the embedding itself, or what a network makes of it, which is then left off."""
 
-WIDTHS = 0.003, 0.4, 0.5, 0.5, 0.8
+WIDTHS = 0.0008, 0.5, 0.7, 0.7, 1.2
 """Standard deviations by which strong reflections of one crystal differ from one zone axis to another: in log |g|, in
 log amplitude, and in the logarithms of the ratios within the row."""
 SAME = tuple(1.4 * width for width in WIDTHS)
 """Those within which reflections of one image are one line."""
-ERRORS = 0.8, 1.0, 1.0, 1.0, 1.0
-"""Of weak reflections, to begin with: standard deviations of |g|, over the width of a peak, of the amplitude and of the
-ratios are these over the square root of the power over the noise; a small ratio has a larger one of its logarithm."""
+ERRORS = 1.0, 0.7, 0.7, 0.7, 0.7
+"""Of weak reflections, to begin with: standard deviation of |g| over the one that is told; those of the amplitude and
+of the ratios times the square root of the power over the noise; a small ratio has a larger one of its logarithm."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,11 @@ class Branches(nn.Module):
 
 
 class StructureEncoder(Branches):
-    """Reflections (B, n, 6) and fields of view (B,) of images -> unit rows (B, dim).
+    """Reflections (B, n, 7) of images and errors of their lengths (B,) -> unit rows (B, dim).
 
-    Reflections are ``log |g|``, ``log amplitude over mean``, ``log power over noise`` and three ratios within the row,
-    as of `lattice_lines.FIELDS`; rows of ``nan`` are none, and an amplitude of ``nan`` says that the mean is not known.
+    Reflections are ``log |g|``, ``log amplitude over mean``, ``log power over noise``, three ratios within the row,
+    and the error of the first, as of `lattice_lines.FIELDS`; rows of ``nan`` are none, and an amplitude of ``nan`` says
+    that the mean is not known.
     """
 
     def __init__(self, config: StructureEncoderConfig) -> None:
@@ -125,11 +127,11 @@ class StructureEncoder(Branches):
         nn.init.zeros_(self.weight[-1].bias)
         self.common = nn.Parameter(torch.zeros(config.dim))  # what all images share
 
-    def embed(self, lines: Tensor, field: Tensor) -> Tensor:
-        """Unit rows (B, dim); fields of view (B,) [angstrom] tell how wide peaks are."""
+    def embed(self, lines: Tensor, length_error: Tensor) -> Tensor:
+        """Unit rows (B, dim); relative errors (B,) of all lengths of an image are those of its pixel size and scan."""
         lines = lines.float()
         there, known = torch.isfinite(lines[..., 0]), torch.isfinite(lines[..., 1])
-        place, amplitude, power, *ratios = torch.where(torch.isfinite(lines), lines, 0.0).unbind(2)
+        place, amplitude, power, *ratios, error = torch.where(torch.isfinite(lines), lines, 0.0).unbind(2)
         # Without the mean, amplitudes are told against the strongest reflection.
         strongest = (power / 2).masked_fill(~there, -1e3).amax(1, keepdim=True)
         relative = power / 2 - strongest
@@ -141,8 +143,10 @@ class StructureEncoder(Branches):
         shown = torch.stack([place, amplitude / 2 + 1, power / 5 - 1, relative / 3, known.float(), *ratios], 2)
         weight = self.weight(shown)[..., 0].clamp(-6, 6).exp() * there / alike.sum(2).clamp_min(1)
         # A place that is not known exactly blurs the density: it damps the waves.
-        error = [(-place).exp() / field[:, None], torch.ones_like(place), *((-ratio).exp() for ratio in ratios)]
-        blur = (torch.stack(error, 2) * (-power / 2).exp()[..., None] * self.log_errors.exp()).square()
+        noise = (-power / 2).exp()
+        errors = [error.exp(), noise, *(noise * (-ratio).exp() for ratio in ratios)]
+        blur = (torch.stack(errors, 2) * self.log_errors.exp()).square()
+        blur[..., 0] += length_error[:, None].square()
         waves = self.waves / self.log_widths.exp()  # [radians]
         damped = weight[..., None] * torch.exp(-0.5 * blur @ waves.square().T)
         # Phases of log |g| are large: a product of matrices would round them otherwise in a batch of another size.
@@ -150,5 +154,5 @@ class StructureEncoder(Branches):
         density = torch.cat([(phase.cos() * damped).sum(1), (phase.sin() * damped).sum(1)], 1)
         return F.normalize((F.normalize(density, dim=1) - self.common).float(), dim=1)
 
-    def forward(self, lines: Tensor, field: Tensor) -> StructureOutput:
-        return self.branches(self.embed(lines, field))
+    def forward(self, lines: Tensor, length_error: Tensor) -> StructureOutput:
+        return self.branches(self.embed(lines, length_error))

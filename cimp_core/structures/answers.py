@@ -26,12 +26,17 @@ NONE = "none of these"
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An entry of the library in its best place in the image; `probability` that it is the one."""
+    """An entry of the library in its best place in the image; `probability` that it is the one.
+
+    `overlap` is the correlation of polar maps, `likeness` the cosine of learnt embeddings; None where the pixel size is
+    known too badly for these.
+    """
 
     number: int
     entry: Entry
     overlap: float
     fit: Fit
+    likeness: float | None = None
     probability: float = math.nan
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,13 +27,10 @@ from ..models.map_encoder import MapEncoder, MapEncoderConfig
 from ..models.structure_encoder import Branches, StructureEncoder, StructureEncoderConfig
 from ..training import fit, make_config
 from .embedding_batches import BRANCHES, NETWORKS, Batches, EmbeddingConfig
-from .micrographs import power_of
-from .projection import Pattern
 from .retrieval_sets import MapSet, test_set, training_set
-from .spectrum_map import SpectrumMap, map_of_power, regions, spectrum_map
-from .views import View
+from .spectrum_map import regions, spectrum_map
 
-__all__ = ["BRANCHES", "WEIGHTS", "EmbeddingConfig", "embed", "embed_lines", "embed_patterns", "load", "train"]
+__all__ = ["BRANCHES", "WEIGHTS", "EmbeddingConfig", "embed", "embed_lines", "load", "train"]
 
 WEIGHTS = "cimp-structures-s"
 """Name of the shipped weights."""
@@ -100,9 +98,8 @@ def make_encoder(data: MapSet, config: EmbeddingConfig) -> Branches:
         return MapEncoder(MapEncoderConfig(width=config.width, head=config.head, **classes))
     model = StructureEncoder(StructureEncoderConfig(waves=config.waves, head=config.head, **classes))
     some = np.random.default_rng((config.seed, 3)).permutation(len(data.maps.lines))[:2048]
-    lines, fields = data.maps.lines[some], data.maps.scalars[some, 2]
     with torch.no_grad():  # what the images have in common is no likeness
-        model.common += torch.from_numpy(embed_lines(model, lines, fields).mean(0))
+        model.common += torch.from_numpy(embed_lines(model, data.maps.lines[some]).mean(0))
     return model
 
 
@@ -115,10 +112,12 @@ def validation(model: Branches, val: MapSet, every: int = 11) -> dict[str, float
     return {f"val_{name}": float(v[known].mean()) for name, v in found.items() if (known := ~np.isnan(v)).any()}
 
 
-def embed_set(model: Branches, data: MapSet, *, contrast: bool = True, batch: int = 256) -> np.ndarray:
-    """Unit rows (n, dim) float32 of all images of a set; `contrast` as of `embed_lines`."""
+def embed_set(
+    model: Branches, data: MapSet, length_error: float = 0.0, *, contrast: bool = True, batch: int = 256
+) -> np.ndarray:
+    """Unit rows (n, dim) float32 of all images of a set; `length_error`, which maps do not ask, as of `embed_lines`."""
     if isinstance(model, StructureEncoder):
-        return embed_lines(model, data.maps.lines, data.maps.scalars[:, 2], contrast=contrast, batch=batch)
+        return embed_lines(model, data.maps.lines, length_error, contrast=contrast, batch=batch)
     scalars = data.maps.scalars.astype(np.float32)
     if not contrast:
         scalars[:, 1] = np.nan
@@ -135,27 +134,45 @@ def load(name: str | Path = WEIGHTS) -> StructureEncoder:
 
 
 def embed_lines(
-    model: StructureEncoder, lines: np.ndarray, field: np.ndarray, *, contrast: bool = True, batch: int = 256
+    model: StructureEncoder,
+    lines: np.ndarray,
+    length_error: float | np.ndarray = 0.0,
+    *,
+    contrast: bool = True,
+    batch: int = 256,
 ) -> np.ndarray:
-    """Unit rows (n, dim) float32 of `lattice_lines` (n, 64, 6) of images with fields of view (n,) [angstrom].
+    """Unit rows (n, dim) float32 of `lattice_lines` (n, 64, 7).
 
     Parameters
     ----------
+    length_error : float or (n,) array
+        Relative standard deviation of an image's lengths, by its pixel size and its scan; lengths are then compared no
+        more finely than this.
     contrast : bool
         False where black levels are not known, so that amplitudes cannot be told against the mean.
     """
-    lines = np.array(lines, np.float32)
+    lines, z = np.array(lines, np.float32), np.zeros((len(lines), model.config.dim), np.float32)
     if not contrast:
         lines[..., 1] = np.nan
-    fields = torch.from_numpy(np.asarray(field, np.float32))
+    errors = np.broadcast_to(np.asarray(length_error, np.float32), len(lines))
+    there = np.isfinite(lines[..., 0])
     model.eval()
     with torch.inference_mode():
-        pairs = zip(torch.from_numpy(lines).split(batch), fields.split(batch), strict=True)
-        return torch.cat([model.embed(*pair) for pair in pairs]).numpy()
+        # Images of as many reflections go together, so that little of a batch is empty.
+        for some in np.array_split(np.argsort(there.sum(1), kind="stable"), max(1, math.ceil(len(lines) / batch))):
+            used = there[some].any(0)
+            used[0] = True  # also where no image shows any
+            shown = torch.from_numpy(lines[some][:, used])
+            z[some] = model.embed(shown, torch.from_numpy(errors[some])).numpy()
+    return z
 
 
 def embed(
-    model: StructureEncoder, images: Sequence[np.ndarray], pixel_size: float | Sequence[float], contrast: bool = False
+    model: StructureEncoder,
+    images: Sequence[np.ndarray],
+    pixel_size: float | Sequence[float],
+    contrast: bool = False,
+    length_error: float = 0.0,
 ) -> np.ndarray:
     """Unit rows (n, dim) float32 of images, any two of one crystal near one another.
 
@@ -167,6 +184,8 @@ def embed(
         [angstrom]
     contrast : bool
         Whether zero means no electrons, so that contrast can be compared.
+    length_error : float
+        As of `embed_lines`.
 
     Raises
     ------
@@ -180,33 +199,10 @@ def embed(
         parts = regions(*image.shape, size) if image.ndim == 2 and size > 0 else [...]
         found += [spectrum_map(image[part], size) for part in parts]
         owner += [i] * len(parts)
-    z = _embed_found(model, found, contrast)
+    z = embed_lines(model, np.stack([one.lines for one in found]), length_error, contrast=contrast)
     sums = np.zeros((len(images), z.shape[1]), np.float32)
     np.add.at(sums, owner, z)
     return sums / np.linalg.norm(sums, axis=1, keepdims=True)
-
-
-def embed_patterns(
-    model: StructureEncoder,
-    patterns: Sequence[Pattern],
-    *,
-    field: float = 25.6,
-    electrons: float = 200.0,
-    contrast: bool = False,
-    seed: int = 0,
-) -> np.ndarray:
-    """Unit rows (n, dim) float32 of library entries: of images of `field` [angstrom] across, at a dose."""
-    rng, found = np.random.default_rng(seed), []
-    view = View(field / 128, 128, 128)
-    for pattern in patterns:
-        power, mean = power_of(pattern, view, electrons, rng)
-        found.append(map_of_power(power, 128, 128, mean, view.pixel_size))
-    return _embed_found(model, found, contrast)
-
-
-def _embed_found(model: StructureEncoder, found: Sequence[SpectrumMap], contrast: bool) -> np.ndarray:
-    lines, fields = np.stack([one.lines for one in found]), np.array([one.field for one in found])
-    return embed_lines(model, lines, fields, contrast=contrast)
 
 
 def main() -> None:

@@ -42,14 +42,16 @@ class EmbeddingConfig(TrainConfig):
     images: int = 4  # of each crystal of a batch
     hide: float = 0.2  # share of images whose mean is hidden
     omit: float = 0.1  # share of reflections that are left out
+    length_error: float = 0.001  # largest of an image's lengths, relative and told
 
 
 class Batches:
     """Batches of some images of some crystals each, a pure function of the step.
 
     ``batches(step)`` gives what the network sees, then crystal, prototype and space group (B,) of each image. Seen are
-    reflections (B, 64, 6) and fields of view (B,), or maps (B, 64, 64) and scalars (B, 3). Of some images the mean is
-    hidden; of all, some reflections are left out, or the map is turned, and of a half mirrored.
+    reflections (B, 64, 7) and errors of lengths (B,), or maps (B, 64, 64) and scalars (B, 3). Of some images the mean
+    is hidden; of all, some reflections are left out and lengths are made wrong, or the map is turned, and of a half
+    mirrored.
     """
 
     def __init__(self, data: MapSet, config: EmbeddingConfig) -> None:
@@ -74,7 +76,9 @@ class Batches:
         lines = self.data.maps.lines[rows].copy()
         lines[rng.random(len(rows)) < self.config.hide, :, 1] = np.nan
         lines[rng.random(lines.shape[:2]) < self.config.omit] = np.nan
-        return lines, self.data.maps.scalars[rows, 2]
+        error = (self.config.length_error * 10 ** rng.uniform(-2.5, 0, len(rows))).astype(np.float32)
+        lines[..., 0] += error[:, None] * rng.normal(size=(len(rows), 1)).astype(np.float32)
+        return lines, error
 
     def _maps(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         scalars = self.data.maps.scalars[rows].copy()

@@ -19,13 +19,13 @@ import numpy as np
 from ..checkpoint import write_text
 from ..errors import SchemaError
 from .crystals import Structure, zone_axes
-from .micrographs import Conditions, draw_micrograph, draw_power
+from .micrographs import Conditions, draw_micrograph
 from .projection import IMAGE_MODEL, project
-from .spectrum_map import map_of_power, spectrum_map
+from .spectrum_map import spectrum_map
 
 __all__ = ["VERSION", "Maps", "make_maps", "structure_rng", "zones_of"]
 
-VERSION = 3
+VERSION = 4
 """Of what `spectrum_map` gives; files of another version are not read."""
 
 CHUNK = 48
@@ -39,7 +39,7 @@ class Maps(NamedTuple):
     """Of n images, in the order of structures, zone axes and repeats."""
 
     values: np.ndarray  # (n, 64, 64) float16
-    lines: np.ndarray  # (n, 64, 6) float32
+    lines: np.ndarray  # (n, 64, 7) float32
     scalars: np.ndarray  # (n, 3) float32: energy, contrast, field
     structure: np.ndarray  # (n,) int: index of the structure
     view: np.ndarray  # (n,) int: no two structures have one in common
@@ -61,15 +61,9 @@ def make_maps(
     zones: int = 8,
     repeats: int = 3,
     seed: int = 0,
-    recorded: bool = True,
     on_step: Callable[[int], None] | None = None,
 ) -> Maps:
     """Maps of `zones` x `repeats` images of each structure, from `folder` if they are there, else made and kept.
-
-    Parameters
-    ----------
-    recorded : bool
-        From images; else from power spectra that are drawn without an image, which is several times faster.
 
     Raises
     ------
@@ -85,7 +79,6 @@ def make_maps(
         "zones": zones,
         "repeats": repeats,
         "seed": seed,
-        "recorded": recorded,
         "conditions": json.loads(json.dumps(dataclasses.asdict(conditions))),
     }
     if not note.exists():
@@ -97,7 +90,7 @@ def make_maps(
     for start in range(0, len(structures), CHUNK):
         path = folder / f"maps-{start // CHUNK:04d}.npz"
         if not path.exists():
-            _make(structures[start : start + CHUNK], start, path, conditions, zones, repeats, seed, recorded)
+            _make(structures[start : start + CHUNK], start, path, conditions, zones, repeats, seed)
         with np.load(path) as file:
             parts.append(Maps(*(file[name] for name in Maps._fields)))
         if on_step is not None:
@@ -105,18 +98,14 @@ def make_maps(
     return Maps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _make(structures, first, path: Path, conditions: Conditions, zones, repeats, seed, recorded) -> None:
+def _make(structures, first, path: Path, conditions: Conditions, zones, repeats, seed) -> None:
     values, lines, scalars, labels = [], [], [], []
     for index, structure in enumerate(structures, first):
         rng = structure_rng(structure, seed)
         for number, zone in enumerate(zones_of(structure, zones)):
             projection = project(structure, zone)
             for _ in range(repeats):
-                if recorded:
-                    made = spectrum_map(*draw_micrograph(projection, conditions, rng))
-                else:
-                    power, mean, pixel_size = draw_power(projection, conditions, rng)
-                    made = map_of_power(power, conditions.size, conditions.size, mean, pixel_size)
+                made = spectrum_map(*draw_micrograph(projection, conditions, rng))
                 values.append(made.values.astype(np.float16))
                 lines.append(made.lines)
                 scalars.append((made.energy, made.contrast, made.field))

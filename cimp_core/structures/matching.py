@@ -1,6 +1,7 @@
 """Which crystal of a library does a micrograph show, along which axis, or is it none of them?
 
     library -> nearest by description -> rolled polar maps -> laid on the peaks -> fitted by pixel -> probabilities
+            -> nearest by embedding, where lengths are known ->
 
 Probabilities are those of a conditional logit: each candidate and "none of these" has a score linear in what the
 fit says of it (`features`), and probabilities are the exponentials over their sum. Its weights were fitted on simulated
@@ -32,10 +33,22 @@ from .regions import find_grains
 if TYPE_CHECKING:
     from .library import Library
 
-__all__ = ["Candidate", "Grain", "Match", "candidates", "features", "index_of", "keep", "match", "probabilities"]
+__all__ = [
+    "Candidate",
+    "Grain",
+    "Match",
+    "candidates",
+    "features",
+    "index_of",
+    "keep",
+    "keep_rows",
+    "match",
+    "probabilities",
+]
 
-SHORTLIST, LAID, REFINED = 60, 20, 10
-"""Entries that are compared by rolled maps, laid on the peaks, fitted by pixel."""
+SHORTLIST, SECOND, LAID, REFINED = 60, 12, 20, 12
+"""Entries that are compared by rolled maps; that the embedding adds; of the first, laid on the peaks; of all of these,
+fitted by pixel."""
 PIXEL_ERROR = 0.05
 CONSTANTS = Path(__file__).resolve().parents[1] / "data" / "structures.json"
 CANDIDATE = 9
@@ -143,45 +156,90 @@ def candidates(
         Entries that are passed over.
     """
     query = prepare(image, pixel_size)
-    near = rolled(polar.of_image(image, pixel_size), library, error, without)
-    refined = fitted(query, near, library, error)
+    mapped = polar.of_image(image, pixel_size)
+    near, alike = rolled(mapped, library, error, without), likenesses(image, pixel_size, library, error)
+    also = second_look(mapped, library, error, alike, without)
+    refined = fitted(query, near, library, error, also, alike)
     chances, none = probabilities(query, refined, error)
     ranked = [replace(c, probability=float(p)) for c, p in zip(refined, chances, strict=True)]
     return sorted(ranked, key=lambda c: -c.probability), none, query
+
+
+def likenesses(image: np.ndarray, pixel_size: float, library: Library, error: float) -> np.ndarray | None:
+    """Cosines (n,) of an image's learnt embedding with those of the entries.
+
+    None where the pixel size is known too badly for it.
+    """
+    from . import embedded  # brings torch, which not every match needs
+
+    if error > embedded.LARGEST_ERROR:
+        return None
+    if library not in _EMBEDDED:
+        keep_rows(library, embedded.rows_of([entry.pattern for entry in library]))
+    return embedded.likenesses(_EMBEDDED[library], image, pixel_size, error)
+
+
+def second_look(
+    mapped: PolarMap, library: Library, error: float, alike: np.ndarray | None, without: Sequence[int] = ()
+) -> list[tuple[int, list[Overlap]]]:
+    """The entries of the largest `likenesses`, best first, each with its best rotations."""
+    if alike is None:
+        return []
+    skipped = set(without)
+    chosen = [n for n in np.argsort(-alike, kind="stable")[: SECOND + len(skipped)].tolist() if n not in skipped]
+    places = dict(turned(mapped, library, error, chosen[:SECOND]))
+    return [(number, places[number]) for number in chosen if number in places]
 
 
 def rolled(
     mapped: PolarMap, library: Library, error: float, without: Sequence[int] = ()
 ) -> list[tuple[int, list[Overlap]]]:
     """Entries whose polar maps lie best on an image's, best first, each with its best rotations."""
-    stretch, skipped, found = 1.5 * error, set(without), []
-    clear = replace(mapped, values=strong(mapped.values))
-    for number in map(int, index_of(library, mapped.field).nearest(mapped, SHORTLIST + len(skipped), stretch)):
-        if number not in skipped:
-            one = clear_map(library[number].pattern, mapped.field)
-            places = polar.overlaps(clear, one, stretch, mirror=False)
-            found += [(number, places)] if places else []
+    skipped = set(without)
+    near = index_of(library, mapped.field).nearest(mapped, SHORTLIST + len(skipped), 1.5 * error).tolist()
+    return turned(mapped, library, error, [number for number in near if number not in skipped])
+
+
+def turned(mapped: PolarMap, library: Library, error: float, numbers: Sequence[int]) -> list[tuple[int, list[Overlap]]]:
+    """Some entries, each with the rotations at which its polar map lies best on an image's; best first."""
+    clear, found = replace(mapped, values=strong(mapped.values)), []
+    for number in numbers:
+        one = clear_map(library[number].pattern, mapped.field)
+        places = polar.overlaps(clear, one, 1.5 * error, mirror=False)
+        found += [(number, places)] if places else []
     return sorted(found, key=lambda f: -f[1][0].score)
 
 
-def fitted(query: Query, found: Sequence[tuple[int, list[Overlap]]], library: Library, error: float) -> list[Candidate]:
-    """The best of them laid on the image's peaks, and the best of these fitted by pixel."""
+def fitted(
+    query: Query,
+    found: Sequence[tuple[int, list[Overlap]]],
+    library: Library,
+    error: float,
+    also: Sequence[tuple[int, list[Overlap]]] = (),
+    alike: np.ndarray | None = None,
+) -> list[Candidate]:
+    """The best of those found, and all of `also`, laid on the image's peaks, and the best of these fitted by pixel."""
     laid = []
-    for number, places in found[:LAID]:
+    for number, places in dict([*found[:LAID], *also]).items():
         entry = library[number]
         likely = [place for place in places if place.score > places[0].score - 0.1]
         tried = [one for place in likely for one in fits.lay(query, entry.pattern, place, error)]
         if tried:
             best = max(tried, key=lambda f: f.explained)
-            laid.append(Candidate(number, entry, places[0].score, best))
+            likeness = None if alike is None else float(alike[number])
+            laid.append(Candidate(number, entry, places[0].score, best, likeness))
     # The likeliest by what they explain as they lie, and by their maps alone: a fit may still move what lies badly.
-    orders = sorted(laid, key=lambda c: -c.fit.explained), sorted(laid, key=lambda c: -c.overlap)
-    chosen = {c.number: c for pair in zip(*orders, strict=True) for c in pair}
+    orders = [sorted(laid, key=lambda c: -c.fit.explained), sorted(laid, key=lambda c: -c.overlap)]
+    if also:  # so may one of which tilt has left little more than a row
+        second = [number for number, _ in also]
+        orders.append(sorted(laid, key=lambda c: second.index(c.number) if c.number in second else len(second)))
+    chosen = {c.number: c for some in zip(*orders, strict=True) for c in some}
     best = list(chosen.values())[:REFINED]
     return [replace(c, fit=fits.refine(query, c.entry.pattern, c.fit, error=max(error, 1e-3))) for c in best]
 
 
 _INDICES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_EMBEDDED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def index_of(library: Library, field: float) -> Index:
@@ -199,16 +257,25 @@ def keep(library: Library, index: Index) -> None:
     _INDICES.setdefault(library, {})[index.field] = index
 
 
+def keep_rows(library: Library, rows: np.ndarray) -> None:
+    """Use embeddings that were made before, as of `embedded.rows_of`."""
+    if len(rows) != len(library):
+        raise OutOfRangeError(f"{len(rows)} embeddings are not those of a library of {len(library)} entries")
+    _EMBEDDED[library] = rows
+
+
 def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, np.ndarray]:
-    """What fits say: (n, 9) numbers of each candidate, and (3,) of the query for "none of these".
+    """What fits say: (n, 9) numbers of each candidate, and (4,) of the query for "none of these".
 
     Of a candidate: logarithm of the share that it leaves unexplained, root of how much less probable the image is under
-    it than under the best one, likeness of moduli, overlap of polar maps, square of the scale's departure in standard
-    deviations of the pixel size, logarithm of the distortion, what its lattice could explain but its columns do not,
-    what it explains, logarithm of how much more probable it makes the image than noise alone would.
+    it than under the best one, likeness of moduli, overlap of polar maps, the scale's departure in standard deviations
+    of the pixel size, logarithm of the distortion, what its lattice could explain but its columns do not, what it
+    explains, logarithm of how much more probable it makes the image than noise alone would. Of the query the last says
+    whether the embedding was asked, which finds more that is alike. (The likeness itself, and the square of the
+    departure, made left-out calibration queries no more probable.)
     """
     if not found:
-        return np.zeros((0, CANDIDATE)), np.array([1.0, 0.0, 0.0])
+        return np.zeros((0, CANDIDATE)), np.array([1.0, 0.0, 0.0, 0.0])
     ratio = max(query.noise, 1e-6) / (1 - query.noise)
     explained = np.array([c.fit.explained for c in found])
     # What speaks for one against another is noise in every pixel, and what no model has right in every coefficient.
@@ -219,13 +286,14 @@ def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np
         -np.sqrt(np.minimum((explained.max() - explained) / doubt / 2, 100.0)),
         [c.fit.found for c in found],
         [c.overlap for c in found],
-        [-min((math.log(c.fit.scale) / max(error, 2e-3)) ** 2 / 2, 8.0) for c in found],
+        [-min(abs(math.log(c.fit.scale)) / max(error, 2e-3), 4.0) for c in found],
         [-math.log(c.fit.bend + 0.01) for c in found],
         [min(max(c.fit.lattice - c.fit.explained, 0.0), 1.0) for c in found],
         np.clip(explained, 0, 1),
         np.minimum(np.log1p(np.maximum(explained, 0) / ratio * query.image.size / 2 / CHANCE), 4.0),
     ]
-    return np.array(rows, float).T, np.array([1.0, math.log(size), max(math.log(size), 0.0)])
+    asked = float(found[0].likeness is not None)
+    return np.array(rows, float).T, np.array([1.0, math.log(size), max(math.log(size), 0.0), asked])
 
 
 def probabilities(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, float]:

@@ -22,6 +22,7 @@ __all__ = [
     "Overlap",
     "PolarMap",
     "correlate",
+    "levelled",
     "moved",
     "of_image",
     "of_pattern",
@@ -88,8 +89,8 @@ class Overlap:
     mirrored: bool
 
 
-def prepared(image: np.ndarray) -> np.ndarray:
-    """The image less its best plane, times a Hann window of unit mean square: (rows, columns) float64.
+def levelled(image: np.ndarray) -> np.ndarray:
+    """The image less its best plane: (rows, columns) float64.
 
     Raises
     ------
@@ -106,7 +107,13 @@ def prepared(image: np.ndarray) -> np.ndarray:
     y, x = (np.linspace(-1, 1, n) for n in image.shape)
     flat = image - image.mean()
     flat -= (flat @ x).mean() / (x @ x) * x + ((y @ flat).mean() / (y @ y) * y)[:, None]
-    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in image.shape))
+    return flat
+
+
+def prepared(image: np.ndarray) -> np.ndarray:
+    """The image less its best plane, times a Hann window of unit mean square; see `levelled`."""
+    flat = levelled(image)
+    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in flat.shape))
     flat -= (flat * window).sum() / window.sum()
     return flat * window / math.sqrt((window**2).mean())
 

@@ -48,7 +48,7 @@ def crystals_of(part: str) -> tuple[Structure, ...]:
 def training_set(folder: str | Path, on_step: Callable[[int], None] | None = None) -> MapSet:
     """Eight images of each crystal, one along each zone axis; made in `folder` or read from it."""
     crystals = crystals_of("train")
-    maps = make_maps(crystals, Path(folder) / "train", TRAINING, repeats=1, seed=1, recorded=False, on_step=on_step)
+    maps = make_maps(crystals, Path(folder) / "train", TRAINING, repeats=1, seed=1, on_step=on_step)
     return _labelled(maps, crystals)
 
 
@@ -60,16 +60,13 @@ def test_set(
 ) -> MapSet:
     """Three images along each of eight zone axes of every crystal of a part, "val" or "test".
 
-    Those of the larger part are drawn as power spectra, see `micrographs.draw_power`.
-
     Parameters
     ----------
     conditions : str
         A name in `CONDITIONS`.
     """
-    crystals, recorded = crystals_of(part), part == "val"
-    place, drawn_from = Path(folder) / f"{part}_{conditions}", CONDITIONS[conditions]
-    maps = make_maps(crystals, place, drawn_from, recorded=recorded, on_step=on_step)
+    crystals, place = crystals_of(part), Path(folder) / f"{part}_{conditions}"
+    maps = make_maps(crystals, place, CONDITIONS[conditions], on_step=on_step)
     return _labelled(maps, crystals)
 
 

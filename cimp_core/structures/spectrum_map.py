@@ -12,19 +12,16 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
 
 from ..errors import OutOfRangeError
 from .lattice_lines import lattice_lines
-from .polar import prepared
+from .lattice_peaks import noise_power, power_spectrum
 
 __all__ = [
     "FIELD",
     "RINGS",
     "SECTORS",
     "SpectrumMap",
-    "map_of_power",
-    "power_spectrum",
     "regions",
     "spectrum_map",
 ]
@@ -38,9 +35,6 @@ SECTORS = np.arange(64) * math.pi / 64
 FIELD = 32.0
 """Largest field of view that is looked at as a whole [angstrom]: wider ones would have narrower peaks."""
 
-QUANTILE = 0.25
-"""Of the power spectrum, from which the noise is told, as lattice peaks fill little of it."""
-
 
 class SpectrumMap(NamedTuple):
     """The map of an image."""
@@ -49,7 +43,7 @@ class SpectrumMap(NamedTuple):
     energy: float  # logarithm of the power above noise in all peaks, over the noise
     contrast: float  # logarithm of the same over the square of the mean; nan where the mean is not positive
     field: float  # shorter side of the field of view [angstrom]
-    lines: np.ndarray  # (64, 6) float32: `lattice_lines`
+    lines: np.ndarray  # (64, 7) float32: `lattice_lines`
 
 
 def spectrum_map(image: np.ndarray, pixel_size: float) -> SpectrumMap:
@@ -60,23 +54,10 @@ def spectrum_map(image: np.ndarray, pixel_size: float) -> SpectrumMap:
     OutOfRangeError
         As of `polar.prepared`; or the pixel size is no positive number.
     """
-    power = power_spectrum(image)
-    return map_of_power(power, *np.shape(image), float(np.mean(image)), pixel_size)
-
-
-def power_spectrum(image: np.ndarray) -> np.ndarray:
-    """Power of the windowed image at the frequencies of `scipy.fft.rfft2`; that of white noise is its variance."""
-    spectrum = fft.rfft2(prepared(image).astype(np.float32), workers=1)
-    return (spectrum.real**2 + spectrum.imag**2) / np.size(image)
-
-
-def map_of_power(power: np.ndarray, rows: int, columns: int, mean: float, pixel_size: float) -> SpectrumMap:
-    """As `spectrum_map`, from the `power_spectrum` and the mean of an image of rows x columns pixels."""
     if not (math.isfinite(pixel_size) and pixel_size > 0):
         raise OutOfRangeError(f"pixel size {pixel_size:g} angstrom: a structure needs absolute spacings; give it")
-    # Power of white noise is exponentially distributed.
-    floor = np.partition(power, int(power.size * QUANTILE), axis=None)[int(power.size * QUANTILE)]
-    noise = max(float(floor) / -math.log(1 - QUANTILE), 1e-30)
+    power = power_spectrum(image)
+    (rows, columns), mean, noise = np.shape(image), float(np.mean(image)), noise_power(power)
     excess = 2 * float(np.maximum(power - 4 * noise, 0).sum())
     gy, gx = RINGS[:, None] * np.sin(SECTORS), RINGS[:, None] * np.cos(SECTORS)
     sampled = _bilinear(power, gy * rows * pixel_size, gx * columns * pixel_size)
@@ -86,7 +67,7 @@ def map_of_power(power: np.ndarray, rows: int, columns: int, mean: float, pixel_
         math.log1p(excess / noise),
         math.log(excess / (rows * columns * mean**2) + 1e-6) if mean > 0 else math.nan,
         min(rows, columns) * pixel_size,
-        lattice_lines(power, rows, columns, mean, noise, pixel_size),
+        lattice_lines(image, power, noise, pixel_size),
     )
 
 

@@ -56,7 +56,7 @@ crystals where ours tells prototypes; its "untrained" is a network that learnt f
 
 CELLS = [cell for cell in THESIS if cell[0] != "untrained"]
 
-LENGTHS = {"resnet": 16_384, "lines": 2_560}
+LENGTHS = {"resnet": 262_144, "lines": 2_560}
 """Samples of a cell's training, of the thesis's network and of ours, which begins as a likeness and learns less."""
 
 SEEDS = (0, 1, 2)
@@ -126,7 +126,7 @@ def ap_rows(
         z = embed_set(model, data, contrast=contrast)
         found.append(precisions(z, data, query))
     began = time.process_time()
-    embed_lines(models[0], data.maps.lines[:256], data.maps.scalars[:256, 2])
+    embed_lines(models[0], data.maps.lines[:256])
     z[:256] @ z.T
     return summary(name, found, data, common, query) + timed(name, (time.process_time() - began) / 256, common)
 
@@ -154,9 +154,9 @@ def baseline_rows(data: MapSet, common: Mapping[str, Any], queries: int = 96) ->
 def disturbed_rows(data: MapSet, model: StructureEncoder, common: Mapping[str, Any], queries: int) -> list[dict]:
     """Rows of the embedding on recorded images whose settings differ as on a microscope, or whose scale is wrong.
 
-    ``structures.ap.small.microscope``, also without contrast and untrained, and
-    ``structures.ap.small.pixel_size_PERMILLE``: of queries whose pixel size is told too large by so much, in a library
-    told rightly.
+    ``structures.ap.small.microscope``, where the error of lengths by the scan is told, also without contrast and
+    untrained, and ``structures.ap.small.pixel_size_PERMILLE``: of queries whose pixel size is told too large by so
+    much, in a library told rightly; with ``_told`` it is told that lengths may be wrong by so much.
     """
     rows = []
     small, _ = recorded_set(data, MICROSCOPE)
@@ -168,16 +168,17 @@ def disturbed_rows(data: MapSet, model: StructureEncoder, common: Mapping[str, A
         "microscope_untrained": (plain, True),
     }
     for name, (asked, contrast) in cases.items():
-        found = precisions(embed_set(asked, small, contrast=contrast), small, query)
+        found = precisions(embed_set(asked, small, MICROSCOPE.distortion, contrast=contrast), small, query)
         rows += summary(f"structures.ap.small.{name}", [found], small, common, query, SORTS[:3])
     z = embed_set(model, small)
     for permille in (2, 5, 10, 50):
         wrong = small.maps.lines[query].copy()
         wrong[..., 0] -= np.log1p(permille / 1000)
-        scores = embed_lines(model, wrong, small.maps.scalars[query, 2]) @ z.T
-        found = structure_precisions(scores, query, small.maps.structure, small.maps.view, small.prototype)
-        name = f"structures.ap.small.pixel_size_{permille}"
-        rows += summary(name, [found], small, common, query, SORTS[:3])
+        for told, ending in ((0.0, ""), (permille / 1000, "_told")):
+            scores = embed_lines(model, wrong, told) @ z.T
+            found = structure_precisions(scores, query, small.maps.structure, small.maps.view, small.prototype)
+            name = f"structures.ap.small.pixel_size_{permille}{ending}"
+            rows += summary(name, [found], small, common, query, SORTS[:3])
     return rows
 
 

@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 
 from ..results import update_results
 from ..simulate.structures import CRYSTALS, ZONE_AXES
-from ..structures import embedding, matching, polar
+from ..structures import embedded, embedding, matching, polar
 from ..structures import fit as fits
 from ..structures.library import Library, library
 from ..structures.query import prepare
@@ -40,6 +40,11 @@ HARD = EASY | {"distortion": 0.01, "gamma": 1.3, "blur": 0.4, "jitter": 0.08}
 WORN = EASY | {"dose": (20.0, 2000.0), "pixels": (192, 448), "film": 0.7, "blur": 6.0, "gamma": 1.4}
 WORN |= {"distortion": 0.012, "jitter": 0.15, "pixel_error": 0.03}
 """As pictures are that others took: a wide probe, a film on the crystal, rows that jump."""
+EASE = 0.002
+"""By which the square of the weights is made less; smaller ones make left-out calibration queries no more probable."""
+SIGNS = [(None, 0), *[(0, None)] * 5, (None, None), *[(0, None)] * 2]
+"""Bounds of a candidate's weights: what speaks for it may not count against it, or fits decide beyond what was seen.
+Only what its lattice explains and its columns do not may do either."""
 COMMAND = "python -m cimp_core.study.structures_match FOLDER"
 
 
@@ -63,13 +68,20 @@ def cases() -> list[Case]:
     for error in (0.005, 0.02, 0.05):
         settings = wide | {"pixel_error": error}
         name = f"calibrate_{error:g}"
-        found.append(Case(name, 14, settings, error, thirds=(0,)))
-        found.append(Case(f"{name}_out", 12, settings, error, left_out=True, thirds=(0,)))
-    found.append(Case("calibrate_worn", 30, WORN, 0.05, thirds=(0,)))
-    found.append(Case("calibrate_worn_out", 24, WORN, 0.05, left_out=True, thirds=(0,)))
-    found.append(Case("calibrate_amorphous", 5, wide, 0.05, kind="amorphous"))
-    found.append(Case("calibrate_noise", 5, wide, 0.05, kind="noise"))
-    found += [Case("moderate", 240), Case("out", 90, left_out=True), Case("channelled", 48, kind="channelled")]
+        found.append(Case(name, 60, settings, error, thirds=(0,)))
+        found.append(Case(f"{name}_out", 48, settings, error, left_out=True, thirds=(0,)))
+    found.append(Case("calibrate_worn", 90, WORN, 0.05, thirds=(0,)))
+    found.append(Case("calibrate_worn_out", 75, WORN, 0.05, left_out=True, thirds=(0,)))
+    tilted = HARD | {"dose": (5.0, 500.0), "tilt": math.radians(2)}
+    for error in (0.005, 0.02):
+        found.append(Case(f"calibrate_tilted_{error:g}", 45, tilted, error, thirds=(0,)))
+        found.append(Case(f"calibrate_tilted_{error:g}_out", 36, tilted, error, left_out=True, thirds=(0,)))
+        found.append(Case(f"calibrate_channelled_{error:g}", 36, HARD, error, kind="channelled", thirds=(0,)))
+        settings = {"left_out": True, "kind": "channelled", "thirds": (0,)}
+        found.append(Case(f"calibrate_channelled_{error:g}_out", 30, HARD, error, **settings))
+    found.append(Case("calibrate_amorphous", 15, wide, 0.05, kind="amorphous"))
+    found.append(Case("calibrate_noise", 15, wide, 0.05, kind="noise"))
+    found += [Case("moderate", 480), Case("out", 90, left_out=True), Case("channelled", 48, kind="channelled")]
     found += [Case("out_hard", 45, HARD, 0.02, left_out=True), Case("hard", 45, HARD, 0.02)]
     found += [Case(f"dose_{d}", 30, EASY | {"dose": (d, d)}) for d in (1, 3, 10, 500)]
     found += [Case(f"pixel_error_{p}", 30, EASY | {"pixel_error": p / 100}, 0.05) for p in (0, 2, 5)]
@@ -86,7 +98,7 @@ def queries(case: Case, known: Library) -> Iterator[tuple[int, int | None, Query
         if case.kind in ("amorphous", "vacuum", "noise"):
             yield number, None, no_crystal(case.kind, rng, case.settings)
         elif case.kind == "channelled":
-            truth, one = _channelled(known, rng)
+            truth, one = _channelled(known, rng, case.thirds)
             yield number, truth, picture(one, rng, case.settings)
         else:
             from_these = np.flatnonzero(np.isin(known.owner % 3, case.thirds))
@@ -97,9 +109,9 @@ def queries(case: Case, known: Library) -> Iterator[tuple[int, int | None, Query
             yield number, truth, picture(one, rng, case.settings)
 
 
-def _channelled(known: Library, rng: np.random.Generator):
+def _channelled(known: Library, rng: np.random.Generator, thirds: tuple[int, ...]):
     names = [s.name for s in known.structures]
-    crystal = str(rng.choice([n for n, c in CRYSTALS.items() if not c.layered]))
+    crystal = str(rng.choice([n for n, c in CRYSTALS.items() if not c.layered and names.index(n) % 3 in thirds]))
     family = CRYSTALS[crystal].family
     zone = str(rng.choice(list(ZONE_AXES[family])))
     owner = names.index(crystal)
@@ -110,14 +122,21 @@ def _channelled(known: Library, rng: np.random.Generator):
 
 
 def outcome(
-    case: Case, known: Library, truth: int | None, query: Query, embedded: Callable[[Query], np.ndarray] | None = None
+    case: Case,
+    known: Library,
+    truth: int | None,
+    query: Query,
+    cosines: Callable[[Query, float], np.ndarray] | None = None,
 ) -> dict:
-    """What matching makes of a query, as JSON holds it; `embedded` gives cosines of its embedding to the entries'."""
+    """What matching makes of a query, as JSON holds it; `cosines` gives those of its embedding to the entries'."""
     tolerance = max(0.005, case.error)
     without = np.flatnonzero(known.owner == known.owner[truth]) if case.left_out else ()
     ready = prepare(query.image, query.pixel_size)
-    near = matching.rolled(polar.of_image(query.image, query.pixel_size), known, case.error, without)
-    found = matching.fitted(ready, near, known, case.error)
+    mapped = polar.of_image(query.image, query.pixel_size)
+    near = matching.rolled(mapped, known, case.error, without)
+    alike = matching.likenesses(query.image, query.pixel_size, known, case.error)
+    also = matching.second_look(mapped, known, case.error, alike, without)
+    found = matching.fitted(ready, near, known, case.error, also, alike)
     top = max((c.fit.explained for c in found), default=0.0)
     same: dict[int, bool] = {}
 
@@ -132,6 +151,7 @@ def outcome(
             same[number] = bool(own) or fits.alike(first, second, 2 * tolerance if case.left_out else tolerance)
         return same[number]
 
+    nearest = None if cosines is None else int(cosines(query, case.error).argmax())
     judged = [right(c.number) if c.fit.explained > top - 0.05 else c.number == truth for c in found]
     if case.left_out:
         found, judged = [c for c, j in zip(found, judged, strict=True) if not j], []
@@ -145,7 +165,7 @@ def outcome(
         "numbers": [c.number for c in found],
         "right": judged or [False] * len(found),
         "polar_right": bool(near) and not case.left_out and right(near[0][0]),
-        "embedding_right": None if embedded is None else not case.left_out and right(int(embedded(query).argmax())),
+        "embedding_right": None if nearest is None else not case.left_out and right(nearest),
         "polar_score": near[0][1][0].score if near else 0.0,
         "scale": [c.fit.scale for c in found],
         "explained": [c.fit.explained for c in found],
@@ -158,10 +178,10 @@ def run(folder: Path, only: list[str]) -> dict[str, list[dict]]:
     """Outcomes of the cases, those that are missing made."""
     known = library(["prototypes", "crystals"], zones=1, folder=folder / "library")
     model, found = embedding.load(), {}
-    z = embedding.embed_patterns(model, [entry.pattern for entry in known])
+    z = embedded.embed_patterns(model, [entry.pattern for entry in known])
 
-    def embedded(query: Query) -> np.ndarray:
-        return z @ embedding.embed(model, [query.image], query.pixel_size)[0]
+    def cosines(query: Query, error: float) -> np.ndarray:
+        return z @ embedding.embed(model, [query.image], query.pixel_size, length_error=error)[0]
 
     for case in cases():
         path = folder / f"{case.name}.jsonl"
@@ -170,7 +190,7 @@ def run(folder: Path, only: list[str]) -> dict[str, list[dict]]:
         if not only or any(case.name.startswith(name) for name in only):
             for number, truth, query in queries(case, known):
                 if number >= len(lines):
-                    lines.append(outcome(case, known, truth, query, embedded))
+                    lines.append(outcome(case, known, truth, query, cosines))
                     with path.open("a") as file:
                         file.write(json.dumps(lines[-1]) + "\n")
         if lines:
@@ -186,18 +206,29 @@ def chances(line: dict, weights: np.ndarray) -> np.ndarray:
     return scores / scores.sum()
 
 
-def fit_weights(lines: list[dict]) -> np.ndarray:
-    """Weights that make the right answers most probable, with a little ease."""
+def fit_weights(lines: list[dict], ease: float = EASE) -> np.ndarray:
+    """Weights that make the right answers most probable, within `SIGNS` and with a little ease."""
+    number = matching.CANDIDATE + len(lines[0]["whole"])
+    most = 1 + max(len(line["features"]) for line in lines)
+    seen, right = np.zeros((len(lines), most, number)), np.zeros((len(lines), most))
+    there = np.zeros((len(lines), most), bool)
+    for i, line in enumerate(lines):
+        each = np.array(line["features"], float).reshape(-1, matching.CANDIDATE)
+        seen[i, : len(each), : matching.CANDIDATE] = each
+        seen[i, len(each), matching.CANDIDATE :] = line["whole"]
+        right[i, : len(each) + 1] = [*line["right"][: len(each)], not any(line["right"])]
+        there[i, : len(each) + 1] = True
 
-    def cost(weights: np.ndarray) -> float:
-        total = 0.0
-        for line in lines:
-            answer = np.append(line["right"], not any(line["right"]))
-            total -= math.log(max(float(chances(line, weights) @ answer), 1e-9))
-        return total + 0.02 * float(weights @ weights)
+    def cost(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = np.where(there, seen @ weights, -np.inf)
+        chance = np.exp(scores - scores.max(1, keepdims=True))
+        chance /= chance.sum(1, keepdims=True)
+        of_right = np.maximum((chance * right).sum(1, keepdims=True), 1e-9)
+        slope = np.einsum("nk,nkf->f", chance * (1 - right / of_right), seen)
+        return -float(np.log(of_right).sum()) + ease * float(weights @ weights), slope + 2 * ease * weights
 
-    start = np.concatenate([[-1.5, 0.1, 5, 5, 1, 0.1, -1, 1, 1], [3, 0, 0]])
-    return minimize(cost, start, method="L-BFGS-B").x
+    bounds = SIGNS + [(None, None)] * (number - len(SIGNS))
+    return minimize(cost, np.zeros(number), jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 2000}).x
 
 
 def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
