@@ -33,9 +33,9 @@ DISTURBED = {
     "microscope_untrained": "the same, untrained",
     "microscope_no_contrast": "the same, learnt, black level unknown",
     **{
-        f"pixel_size_{n}{ending}": f"learnt embedding, pixel size of the query {n / 10:g} % off{words}"
+        f"pixel_size_{n}{ending}": f"learnt embedding, pixel size {n / 10:g} % off{words}"
         for n in (2, 5, 10, 50)
-        for ending, words in (("", ""), ("_told", ", and told so"))
+        for ending, words in (("", ""), ("_told", ", told so"))
     },
 }
 """Likewise, of the embedding under what an image may suffer."""

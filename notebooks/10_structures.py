@@ -336,8 +336,9 @@ figures_matching.real_table(
 # here are turned in the plane, its were not; its crystals are of the ICSD, ours are prototypes decorated with other elements. The
 # numbers of the thesis are quoted, not compared.
 #
-# Two networks learnt here. *ResNet* is the thesis's, a quarter as wide, on the power spectrum instead of pixels, and trained for minutes on two
-# processors, not for a day on a graphics card: its rows show how the cells compare, not what such a network can do. *Reflections* sees
+# Two networks learnt here. *ResNet* is the thesis's, a quarter as wide, on the power spectrum instead of pixels; in each cell it saw a
+# quarter of a million images, some 28 times each that there is, in minutes on one processor, not for a day on a graphics card: its
+# rows show how the cells compare, not what such a network can do. *Reflections* sees
 # the set of an image's lattice reflections: how far from the origin each lies, how strong it is, and what stands at twice, three
 # times and half its distance. Two zone axes of a crystal share one row of reflections, and little else, so its length has to tell:
 # all reflections of an image lie on one lattice, whose two periods are fitted to all of its pixels at once, to about two parts in ten
