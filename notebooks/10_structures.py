@@ -356,8 +356,8 @@ print(f"rank correlation of the ResNet's cells with the thesis's: {alike:.2f}")
 cells.round(3)
 
 # %% [markdown]
-# What the thesis found holds here: contrast beats classes, both together beat either, and a network on top of the embedding, which
-# helps elsewhere, does harm. Reflections leave so little to learn that nothing of it shows in them.
+# What the thesis found holds here: with the embedding itself, contrast beats classes and both together beat either; a network on
+# top of it, which helps elsewhere, does harm. Reflections leave so little to learn that nothing of it shows in them.
 
 # %% [markdown]
 # The shipped embedding of reflections, on the test prototypes, which nothing was chosen on: some 650 crystals, 24 images each. Most of it is
