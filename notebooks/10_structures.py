@@ -308,7 +308,7 @@ figures_matching.score_table(rows, "structures.match.top1.")
 figures_matching.score_table(rows, "structures.match.none_auroc.")
 
 # %% [markdown]
-# On whole images of the twin, as above, several hundred, with the twin's crystals alone in the library and with all prototypes
+# On whole images of the twin, as above, sixty of them, with the twin's crystals alone in the library and with all prototypes
 # beside them:
 
 # %%
