@@ -5,7 +5,7 @@
 The library has the entries of the bundled prototypes and changed copies of them: each copy's lattice is stretched by up
 to 10 % along and across and its coefficients are changed, so that no two are alike. A query is an image of 256 x 256
 pixels at 50 electrons per bright pixel, turned and shifted at random. "first look": polar map of the image, its
-description, and the 80 nearest of the library. "candidates": with rolled maps of these, the learnt embedding, as the
+description, and the 60 nearest of the library. "candidates": with rolled maps of these, the learnt embedding, as the
 pixel size is known to .5 %, fits, and probabilities.
 "right" is the share of queries whose own entry is found. Building the index, for one field of view, is timed apart.
 """

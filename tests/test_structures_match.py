@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cimp_core.errors import OutOfRangeError
-from cimp_core.structures import fit, matching, polar, regions
+from cimp_core.structures import fit, matching, polar, probability, regions
 from cimp_core.structures.answers import NONE
 from cimp_core.structures.index import FIELDS, Index
 from cimp_core.structures.library import library
@@ -235,12 +235,12 @@ def test_an_image_need_not_be_square_and_a_region_is_enough(known):
 
 def test_probabilities_follow_the_weights(monkeypatch, known):
     query = prepare(image_of(known, 0), PIXEL)
-    weights = {"candidate": np.zeros(matching.CANDIDATE), "none": np.array([math.log(2), 0.0, 0.0, 0.0])}
-    monkeypatch.setattr(matching, "_constants", lambda: weights)
+    weights = {"candidate": np.zeros(probability.CANDIDATE), "none": np.array([math.log(2), 0.0, 0.0, 0.0])}
+    monkeypatch.setattr(probability, "constants", lambda: weights)
     one = matching.candidates(image_of(known, 0), PIXEL, known, 0.01)[0][:2]
-    each, none = matching.probabilities(query, one, 0.01)
+    each, none = probability.probabilities(query, one, 0.01)
     assert each == pytest.approx([0.25, 0.25]) and none == pytest.approx(0.5)
-    assert matching.probabilities(query, [], 0.01)[1] == 1.0
+    assert probability.probabilities(query, [], 0.01)[1] == 1.0
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from cimp_core.structures import matching
+from cimp_core.structures import probability
 from cimp_core.structures.library import library
 from cimp_core.study import structures_match as study
 from cimp_core.study.structures_cases import EASY, equal_zones, picture, projected
@@ -20,7 +20,7 @@ def known():
 
 def line(rng, right, present=True, explained=0.9):
     """An outcome with one candidate that explains so much, and one that does not; `right` is the first."""
-    features = rng.normal(0, 0.1, (2, matching.CANDIDATE))
+    features = rng.normal(0, 0.1, (2, probability.CANDIDATE))
     features[:, 7] = explained, 0.1
     told = {"present": present, "right": [right, False], "polar_right": not right, "embedding_right": right}
     return told | {"features": features.tolist(), "whole": [1.0, 0.0, 0.0]}
@@ -90,8 +90,8 @@ def test_weights_are_fitted_so_that_right_answers_are_probable():
 
 def test_rows_are_shares_and_areas_of_the_outcomes():
     rng = np.random.default_rng(2)
-    weights = np.zeros(matching.CANDIDATE + 3)
-    weights[7], weights[matching.CANDIDATE] = 8.0, 4.0  # what is explained, against none
+    weights = np.zeros(probability.CANDIDATE + 3)
+    weights[7], weights[probability.CANDIDATE] = 8.0, 4.0  # what is explained, against none
     inside = [line(rng, i % 4 > 0, explained=rng.uniform(0.3, 1)) for i in range(16)]
     outside = [line(rng, False, False, rng.uniform(0, 0.6)) for _ in range(12)]
     rows = {r["name"]: r for r in study.rows({"moderate": inside, "out": outside, "calibrate_x": inside}, weights)}

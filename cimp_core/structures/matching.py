@@ -1,22 +1,16 @@
 """Which crystal of a library does a micrograph show, along which axis, or is it none of them?
 
     library -> nearest by description -> rolled polar maps -> laid on the peaks -> fitted by pixel -> probabilities
-            -> nearest by embedding, where lengths are known ->
 
-Probabilities are those of a conditional logit: each candidate and "none of these" has a score linear in what the
-fit says of it (`features`), and probabilities are the exponentials over their sum. Its weights were fitted on simulated
-queries, a part of them with the structure left out of the library (`cimp_core.study.structures_match`).
+Where the pixel size is known well enough, entries that are nearest by the learnt embedding are laid and fitted as well.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +21,8 @@ from . import polar
 from .answers import Candidate, Grain, Match
 from .index import FIELDS, Index, clear_map, strong
 from .polar import Overlap, PolarMap
-from .query import TERMS, Query, prepare
+from .probability import probabilities
+from .query import Query, prepare
 from .regions import find_grains
 
 if TYPE_CHECKING:
@@ -38,25 +33,16 @@ __all__ = [
     "Grain",
     "Match",
     "candidates",
-    "features",
     "index_of",
     "keep",
     "keep_rows",
     "match",
-    "probabilities",
 ]
 
 SHORTLIST, SECOND, LAID, REFINED = 60, 12, 20, 12
 """Entries that are compared by rolled maps; that the embedding adds; of the first, laid on the peaks; of all of these,
 fitted by pixel."""
 PIXEL_ERROR = 0.05
-CONSTANTS = Path(__file__).resolve().parents[1] / "data" / "structures.json"
-CANDIDATE = 9
-"""Numbers that `features` has of a candidate."""
-LEAST_WRONG = 0.01
-"""Share of the variance that no model of an image gets right."""
-CHANCE = 30.0
-"""Logarithm of the likelihood ratio to noise alone that a search through a library finds by chance, about."""
 
 
 def match(
@@ -83,7 +69,7 @@ def match(
     grains : "auto" or int
         How many lattices to look for at most; "auto" looks for up to 4, and 1 takes the whole image as one.
     pixel_size_error : float
-        Relative standard deviation of the pixel size; 0 to 0.1.
+        Relative standard deviation of the pixel size; 0 to 0.1. Up to 0.01 the learnt embedding is asked as well.
     pixel_size : float, optional
         [m]; instead of the shot's own.
 
@@ -262,51 +248,3 @@ def keep_rows(library: Library, rows: np.ndarray) -> None:
     if len(rows) != len(library):
         raise OutOfRangeError(f"{len(rows)} embeddings are not those of a library of {len(library)} entries")
     _EMBEDDED[library] = rows
-
-
-def features(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, np.ndarray]:
-    """What fits say: (n, 9) numbers of each candidate, and (4,) of the query for "none of these".
-
-    Of a candidate: logarithm of the share that it leaves unexplained, root of how much less probable the image is under
-    it than under the best one, likeness of moduli, overlap of polar maps, the scale's departure in standard deviations
-    of the pixel size, logarithm of the distortion, what its lattice could explain but its columns do not, what it
-    explains, logarithm of how much more probable it makes the image than noise alone would. Of the query the last says
-    whether the embedding was asked, which finds more that is alike. (The likeness itself, and the square of the
-    departure, made left-out calibration queries no more probable.)
-    """
-    if not found:
-        return np.zeros((0, CANDIDATE)), np.array([1.0, 0.0, 0.0, 0.0])
-    ratio = max(query.noise, 1e-6) / (1 - query.noise)
-    explained = np.array([c.fit.explained for c in found])
-    # What speaks for one against another is noise in every pixel, and what no model has right in every coefficient.
-    doubt = ratio / query.image.size + max(1 - float(explained.max()), LEAST_WRONG) / TERMS
-    size = float(np.clip(ratio, 0.01, 30.0))
-    rows = [
-        np.log(np.maximum(1 - explained, 0) + LEAST_WRONG + 0.05 * ratio),
-        -np.sqrt(np.minimum((explained.max() - explained) / doubt / 2, 100.0)),
-        [c.fit.found for c in found],
-        [c.overlap for c in found],
-        [-min(abs(math.log(c.fit.scale)) / max(error, 2e-3), 4.0) for c in found],
-        [-math.log(c.fit.bend + 0.01) for c in found],
-        [min(max(c.fit.lattice - c.fit.explained, 0.0), 1.0) for c in found],
-        np.clip(explained, 0, 1),
-        np.minimum(np.log1p(np.maximum(explained, 0) / ratio * query.image.size / 2 / CHANCE), 4.0),
-    ]
-    asked = float(found[0].likeness is not None)
-    return np.array(rows, float).T, np.array([1.0, math.log(size), max(math.log(size), 0.0), asked])
-
-
-def probabilities(query: Query, found: Sequence[Candidate], error: float) -> tuple[np.ndarray, float]:
-    """Of each candidate, and of none of them."""
-    each, whole = features(query, found, error)
-    constants = _constants()
-    scores = np.append(each @ constants["candidate"], whole @ constants["none"])
-    chances = np.exp(scores - scores.max())
-    chances /= chances.sum()
-    return chances[:-1], float(chances[-1])
-
-
-@cache
-def _constants() -> dict[str, np.ndarray]:
-    read = json.loads(CONSTANTS.read_text(encoding="utf-8"))
-    return {name: np.array(read[name], float) for name in ("candidate", "none")}

@@ -23,16 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from ..results import update_results
 from ..simulate.structures import CRYSTALS, ZONE_AXES
-from ..structures import embedded, embedding, matching, polar
+from ..structures import embedded, embedding, matching, polar, probability
 from ..structures import fit as fits
 from ..structures.library import Library, library
 from ..structures.query import prepare
 from .structures_cases import EASY, Query, channelled, equal_zones, no_crystal, picture, projected, zone_of
+from .structures_weights import chances, fit_weights
 
 SEEDS = 11, 12, 13
 """Of the queries of a case, which take turns."""
@@ -40,11 +40,6 @@ HARD = EASY | {"distortion": 0.01, "gamma": 1.3, "blur": 0.4, "jitter": 0.08}
 WORN = EASY | {"dose": (20.0, 2000.0), "pixels": (192, 448), "film": 0.7, "blur": 6.0, "gamma": 1.4}
 WORN |= {"distortion": 0.012, "jitter": 0.15, "pixel_error": 0.03}
 """As pictures are that others took: a wide probe, a film on the crystal, rows that jump."""
-EASE = 0.002
-"""By which the square of the weights is made less; smaller ones make left-out calibration queries no more probable."""
-SIGNS = [(None, 0), *[(0, None)] * 5, (None, None), *[(0, None)] * 2]
-"""Bounds of a candidate's weights: what speaks for it may not count against it, or fits decide beyond what was seen.
-Only what its lattice explains and its columns do not may do either."""
 COMMAND = "python -m cimp_core.study.structures_match FOLDER"
 
 
@@ -155,7 +150,7 @@ def outcome(
     judged = [right(c.number) if c.fit.explained > top - 0.05 else c.number == truth for c in found]
     if case.left_out:
         found, judged = [c for c, j in zip(found, judged, strict=True) if not j], []
-    each, whole = matching.features(ready, found, case.error)
+    each, whole = probability.features(ready, found, case.error)
     return {
         "truth": truth,
         "present": truth is not None and not case.left_out,
@@ -196,39 +191,6 @@ def run(folder: Path, only: list[str]) -> dict[str, list[dict]]:
         if lines:
             found[case.name] = lines
     return found
-
-
-def chances(line: dict, weights: np.ndarray) -> np.ndarray:
-    """Probabilities of the candidates and of none of them."""
-    each = np.array(line["features"], float).reshape(-1, matching.CANDIDATE)
-    scores = np.append(each @ weights[: matching.CANDIDATE], np.array(line["whole"]) @ weights[matching.CANDIDATE :])
-    scores = np.exp(scores - scores.max())
-    return scores / scores.sum()
-
-
-def fit_weights(lines: list[dict], ease: float = EASE) -> np.ndarray:
-    """Weights that make the right answers most probable, within `SIGNS` and with a little ease."""
-    number = matching.CANDIDATE + len(lines[0]["whole"])
-    most = 1 + max(len(line["features"]) for line in lines)
-    seen, right = np.zeros((len(lines), most, number)), np.zeros((len(lines), most))
-    there = np.zeros((len(lines), most), bool)
-    for i, line in enumerate(lines):
-        each = np.array(line["features"], float).reshape(-1, matching.CANDIDATE)
-        seen[i, : len(each), : matching.CANDIDATE] = each
-        seen[i, len(each), matching.CANDIDATE :] = line["whole"]
-        right[i, : len(each) + 1] = [*line["right"][: len(each)], not any(line["right"])]
-        there[i, : len(each) + 1] = True
-
-    def cost(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = np.where(there, seen @ weights, -np.inf)
-        chance = np.exp(scores - scores.max(1, keepdims=True))
-        chance /= chance.sum(1, keepdims=True)
-        of_right = np.maximum((chance * right).sum(1, keepdims=True), 1e-9)
-        slope = np.einsum("nk,nkf->f", chance * (1 - right / of_right), seen)
-        return -float(np.log(of_right).sum()) + ease * float(weights @ weights), slope + 2 * ease * weights
-
-    bounds = SIGNS + [(None, None)] * (number - len(SIGNS))
-    return minimize(cost, np.zeros(number), jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 2000}).x
 
 
 def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -290,13 +252,13 @@ def main() -> None:
     if given.fit:
         lines = [line for name, part in found.items() if name.startswith("calibrate") for line in part]
         weights = fit_weights(lines)
-        n = matching.CANDIDATE
+        n = probability.CANDIDATE
         text = {"candidate": weights[:n].round(4).tolist(), "none": weights[n:].round(4).tolist()}
         text |= {"queries": len(lines), "seeds": list(SEEDS), "command": f"{COMMAND} --only calibrate --fit"}
-        matching.CONSTANTS.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-        matching._constants.cache_clear()
-    constants = matching._constants()
-    made = rows(found, np.concatenate([constants["candidate"], constants["none"]]))
+        probability.CONSTANTS.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+        probability.constants.cache_clear()
+    weights = probability.constants()
+    made = rows(found, np.concatenate([weights["candidate"], weights["none"]]))
     for one in made:
         print(f"{one['name']:60s} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]  ({one['pool']})")
     if given.out:
